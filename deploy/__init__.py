@@ -1,0 +1,1 @@
+"""What starts things, and what an operator edits."""

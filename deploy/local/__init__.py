@@ -1,0 +1,1 @@
+"""The embedded Kafka and Valkey of a machine that has neither."""

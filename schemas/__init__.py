@@ -1,0 +1,1 @@
+"""Contracts; imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Kafka and Faust: decode, call, keep state, forward."""
