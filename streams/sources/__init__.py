@@ -1,0 +1,1 @@
+"""Foreign records become events of our contracts: importers, generated day, replay."""
