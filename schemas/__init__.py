@@ -1,1 +1,1 @@
-"""Contracts; imports nothing of ours."""
+"""Contracts of Andon: what a record may hold, how it becomes bytes, and which topic carries it."""
