@@ -37,8 +37,12 @@ COMPATIBILITIES = (
 )  # fmt: skip
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SPANS = ("disorder", "grace", "reach")
 _KEYS = frozenset(
-    "name contract role key partitions compatibility changelog disorder grace reach config".split()
+    (
+        *("name", "contract", "role", "key", "partitions"),
+        *("compatibility", "changelog", "config", *_SPANS),
+    )
 )
 _TIMEOUT_S = 30.0
 
@@ -86,7 +90,7 @@ class Catalogue:
 
 
 def parse_span_ms(text: str) -> int:
-    """Return a span such as `500ms`, `2s`, `15m`, `1h` or `3d` in milliseconds, or raise ValueError.
+    """Return a span such as `500ms`, `2s`, `15m`, `1h` or `3d` in ms; raise ValueError.
 
     >>> parse_span_ms("15m")
     900000
@@ -134,7 +138,9 @@ def _topic(entry: Any, defaults: Mapping[str, Any], faults: list[str]) -> Topic 
         key=entry.get("key", ""),
         partitions=entry["partitions"],
         config=_config(defaults.get("config", {}) | entry.get("config", {})),
-        compatibility=entry.get("compatibility", defaults.get("compatibility")) if contract else None,
+        compatibility=entry.get("compatibility", defaults.get("compatibility"))
+        if contract
+        else None,
         changelog=entry.get("changelog"),
         disorder_ms=parse_span_ms(entry.get("disorder", "0s")),
         grace_ms=parse_span_ms(entry.get("grace", "0s")),
@@ -150,12 +156,13 @@ def _faults_of(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(entry.get("partitions"), int) or entry["partitions"] < 1:
         yield f"{name}.partitions: {entry.get('partitions')!r}, expected a whole number from 1"
     if entry.get("contract") not in (None, *contract_names()):
-        yield f"{name}.contract: {entry['contract']!r}, expected one of {', '.join(contract_names())}"
+        expected = ", ".join(contract_names())
+        yield f"{name}.contract: {entry['contract']!r}, expected one of {expected}"
     if entry.get("compatibility") not in (None, *COMPATIBILITIES):
         yield f"{name}.compatibility: {entry['compatibility']!r}, expected one of {COMPATIBILITIES}"
     if "_" in name:
         yield f"{name}: has '_', expected '.' and '-' only since metrics confuse '_' with '.'"
-    spans = {f"{name}.{span}": entry.get(span, "0s") for span in ("disorder", "grace", "reach")}
+    spans = {f"{name}.{span}": entry.get(span, "0s") for span in _SPANS}
     retention = entry.get("config", {}).get("retention.ms", "0s")
     for where, span in {**spans, f"{name}.config.retention.ms": retention}.items():
         try:
@@ -205,7 +212,7 @@ class TopicReport:
 
 
 def describe_topics(admin: AdminClient, catalogue: Catalogue) -> list[TopicReport]:
-    """Compare the broker's topics with the catalogue; raise KafkaException if it does not answer."""
+    """Compare the broker's topics with the catalogue; raise KafkaException without an answer."""
     present = admin.list_topics(timeout=_TIMEOUT_S).topics
     names = [t.name for t in catalogue if t.name in present and not present[t.name].error]
     configs = _configs(admin, names)
@@ -240,7 +247,12 @@ def create_topics(
     return [
         before[topic.name]
         if before[topic.name].state == "exists"
-        else TopicReport(topic.name, "created" if topic.name in created else "exists", topic.partitions, replication_factor)
+        else TopicReport(
+            topic.name,
+            "created" if topic.name in created else "exists",
+            topic.partitions,
+            replication_factor,
+        )
         for topic in catalogue
     ]
 

@@ -177,10 +177,14 @@ class Codec:
 
         Raise ContractViolation, UnknownSchema, Undecodable, TooLarge, or RegistryUnavailable.
         """
-        key, framed = self._framed(value, headers)
-        record = self._writer(key).read(framed[_PREFIX_BYTES:])
+        record = self.read(value, headers)
         self.check(record)
         return record
+
+    def read(self, value: bytes | None, headers: Headers = None) -> dict[str, Any]:
+        """Return one record as `decode` does, whether or not it keeps its contract's predicates."""
+        key, framed = self._framed(value, headers)
+        return self._writer(key).read(framed[_PREFIX_BYTES:])
 
     def columns(
         self,
@@ -188,7 +192,7 @@ class Codec:
         append_times_ms: Sequence[int],
         headers: Sequence[Headers] | None = None,
     ) -> Decoded:
-        """Return the valid records of a batch as columns of the newest version, the rest as reasons.
+        """Return a batch's valid records as columns of the newest version, the rest as reasons.
 
         `append_times_ms` are the broker's, one a value; none, or one not above 0, limits nothing.
         Raise RegistryUnavailable where a schema cannot be asked for: nothing is decided then.
@@ -204,14 +208,11 @@ class Codec:
     def _decode_usual(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
         """Return the rows if all values are sound records of the schema seen last, else None."""
         schema_id, writer = self._usual or (self.schema_id, self._own)
-        limit = self.contract.max_value_bytes
-        if writer.framed is None:
+        batch = _try_read(writer, values)
+        if batch is None:
             return None
-        try:
-            if limit is not None and max(map(len, values)) > limit:  # type: ignore[arg-type]
-                return None
-            batch = _read(writer, [value + _END for value in values])  # type: ignore[operator]
-        except (ValueError, TypeError):
+        limit = self.contract.max_value_bytes
+        if limit is not None and max(map(len, values)) > limit:  # type: ignore[arg-type]
             return None
         ids = np.frombuffer(prefix(schema_id), "<u4", offset=1)
         if not (_bits(batch, ID_COLUMN, "<u4") == ids).all() or not _ends(batch).all():
@@ -248,20 +249,17 @@ class Codec:
             return
         self._decode(writer, index, values, found)
 
-    def _decode(
-        self, writer: Writer, index: Index, values: list[bytes], found: _Findings
-    ) -> None:
+    def _decode(self, writer: Writer, index: Index, values: list[bytes], found: _Findings) -> None:
         """Decode values of one writer; halve what the columnar reader refuses."""
-        if writer.framed is None:
-            return self._decode_one_by_one(writer, index, values, found)
-        try:
-            batch = _read(writer, [value + _END for value in values])
-        except ValueError:
-            if len(values) <= _ALONE:
-                return self._decode_one_by_one(writer, index, values, found)
+        batch = _try_read(writer, values)
+        if batch is None and (writer.framed is None or len(values) <= _ALONE):
+            self._decode_one_by_one(writer, index, values, found)
+            return
+        if batch is None:
             half = len(values) // 2
             self._decode(writer, index[:half], values[:half], found)
-            return self._decode(writer, index[half:], values[half:], found)
+            self._decode(writer, index[half:], values[half:], found)
+            return
         whole = _ends(batch)
         for i in index[~whole]:
             found.reject(i, Undecodable("bytes left over after the record"))
@@ -337,9 +335,7 @@ class Codec:
         rejected = sorted(found.rejected, key=lambda rejected: rejected.index)
         return Decoded(decoded.frame.filter(keep), decoded.index[keep], rejected)
 
-    def _future(
-        self, decoded: Decoded, append_times_ms: Sequence[int]
-    ) -> dict[int, FutureTime]:
+    def _future(self, decoded: Decoded, append_times_ms: Sequence[int]) -> dict[int, FutureTime]:
         if "event_time" not in self.contract.columns or not len(append_times_ms):
             return {}
         appended = np.asarray(append_times_ms, np.int64)[decoded.index]
@@ -353,8 +349,15 @@ class Codec:
         }
 
 
-def _read(writer: Writer, data: list[bytes]) -> pa.RecordBatch:
-    return pyruhvro.deserialize_array(data, writer.framed)
+def _try_read(writer: Writer, values: Sequence[bytes | None]) -> pa.RecordBatch | None:
+    """Return the columns of values with a prefix; None where the columnar reader refuses one."""
+    if writer.framed is None:
+        return None
+    try:
+        data = [value + _END for value in values]  # type: ignore[operator]
+        return pyruhvro.deserialize_array(data, writer.framed)
+    except (ValueError, TypeError):
+        return None
 
 
 def _rows(writer: Writer, batch: pa.RecordBatch) -> pl.DataFrame:
@@ -371,4 +374,4 @@ def _ends(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 
 def _bits(batch: pa.RecordBatch, column: str, dtype: str) -> npt.NDArray[Any]:
     array = batch.column(column)
-    return np.frombuffer(array.buffers()[1], dtype, count=len(array), offset=0)
+    return np.frombuffer(array.buffers()[1], dtype, count=len(array))

@@ -1,5 +1,7 @@
 """What can be wrong with a record, and the errors that say so."""
 
+# ruff: noqa: N818 - their names say what is wrong with the record
+
 from enum import StrEnum
 
 
@@ -59,6 +61,17 @@ class TooLarge(RecordError):
 class RegistryUnavailable(Exception):
     """The registry did not answer, or refused us; nothing is known about the record."""
 
+    next_step = "see that the registry of ANDON_SCHEMA_REGISTRY_URL runs and can be reached"
+
 
 class CatalogueError(Exception):
     """The catalogue of topics is wrong; the message lists every fault found."""
+
+    exit_code = 2
+    next_step = "correct the file"
+
+
+class TopicMissing(Exception):
+    """A topic that the broker does not have."""
+
+    next_step = "create the topics with `andon topics create`"

@@ -45,7 +45,12 @@ def guid_header(guid: UUID) -> Header:
     return (VALUE_SCHEMA_ID, bytes([_GUID_MAGIC]) + guid.bytes)
 
 
-def cloud_event_headers(type: str, source: str, id: str, time_ms: int) -> list[tuple[str, bytes]]:
+def cloud_event_headers(
+    type: str,  # noqa: A002 - CloudEvents' own names
+    source: str,
+    id: str,  # noqa: A002
+    time_ms: int,
+) -> list[tuple[str, bytes]]:
     """Return the CloudEvents 1.0 attributes of a record in Kafka's binary mode.
 
     >>> cloud_event_headers("interaction", "/acd", "e-1", 0)[-1]

@@ -57,7 +57,9 @@ def _value(contract: str, avro_type: Any, value: Any, path: str) -> Any:
     if name == "array":
         if not isinstance(value, list | tuple):
             raise ContractViolation(contract, path, f"{_show(value)}, expected a list")
-        return [_value(contract, avro_type["items"], v, f"{path}[{i}]") for i, v in enumerate(value)]
+        return [
+            _value(contract, avro_type["items"], v, f"{path}[{i}]") for i, v in enumerate(value)
+        ]
     if name == "enum":
         if value not in avro_type["symbols"]:
             problem = f"{_show(value)}, expected one of {', '.join(avro_type['symbols'])}"

@@ -96,7 +96,7 @@ class ConfluentRegistry:
         try:
             if self._auto_register:
                 return int(self._client.register_schema(subject, schema))
-            return int(self._client.lookup_schema(subject, schema).schema_id)
+            return int(self._client.lookup_schema(subject, schema).schema_id or 0)
         except SchemaRegistryError as problem:
             if problem.http_status_code == _NOT_FOUND:
                 raise UnknownSchema(

@@ -49,7 +49,7 @@ class Writer:
 
 
 def plan(contract: Contract, writer_text: str) -> Writer:
-    """Return how to read the writer's records; raise UnknownSchema where they are no such records."""
+    """Return how to read the writer's records; raise UnknownSchema where it is another form."""
     try:
         written = json.loads(writer_text)
         schema = fastavro.parse_schema(wire(written))
@@ -71,9 +71,7 @@ def serial_schema(contract: Contract) -> str | None:
     return json.dumps(_long_for_int(ours)) if _is_columnar(expanded(ours)) else None
 
 
-def _must_match(
-    contract: Contract, written: Mapping[str, Any], fields: Mapping[str, Any]
-) -> None:
+def _must_match(contract: Contract, written: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     theirs, ours = (s["name"].rpartition(".")[2] for s in (written, contract.schema))
     if theirs != ours:
         raise UnknownSchema(f"schema of {theirs}, expected of {ours}")
@@ -119,7 +117,7 @@ def _long_for_int(schema: Any) -> Any:
 
 
 def _projection(contract: Contract, fields: Mapping[str, Any]) -> list[pl.Expr] | None:
-    """Return the newest version's columns as expressions over the writer's; None if not columnar."""
+    """Return the newest version's columns as expressions over the writer's; None: no such."""
     columns = []
     for f in expanded(wire(contract.schema))["fields"]:
         source = _source(f, fields)

@@ -1,0 +1,140 @@
+"""Kafka clients of readers that take a topic from its beginning to what is its end now."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.errors import TopicMissing
+
+_BATCH = 10_000
+_TIMEOUT_S = 30.0
+
+
+def consumer_config(client_config: Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """Return a consumer's configuration: committed records only, from the beginning, no commits.
+
+    Names in `overrides` are written with `_` for librdkafka's `.`.
+    """
+    return {
+        "group.id": "andon-reader",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        **client_config,
+        **{name.replace("_", "."): value for name, value in overrides.items()},
+    }
+
+
+def producer_config(client_config: Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """Return a producer's configuration: idempotent, and able to send our largest records."""
+    return {
+        "enable.idempotence": True,
+        "compression.type": "lz4",
+        "linger.ms": 20,
+        "message.max.bytes": 8 << 20,
+        **client_config,
+        **{name.replace("_", "."): value for name, value in overrides.items()},
+    }
+
+
+def offset_ranges(
+    client_config: Mapping[str, Any], topic: str, partitions: Sequence[int] | None = None
+) -> dict[int, tuple[int, int]]:
+    """Return the first offset and the last stable offset (exclusive) of each partition.
+
+    Raise TopicMissing, or KafkaException where the broker does not answer.
+    """
+    admin = AdminClient(dict(client_config))
+    wanted = partition_numbers(admin, topic) if partitions is None else partitions
+    first = _offsets(admin, topic, wanted, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    stable = _offsets(admin, topic, wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {p: (first[p], stable[p]) for p in wanted}
+
+
+def partition_numbers(admin: AdminClient, topic: str) -> list[int]:
+    """Return the partitions of a topic; raise TopicMissing."""
+    found = admin.list_topics(topic, timeout=_TIMEOUT_S).topics.get(topic)
+    if found is None or found.error is not None:
+        raise TopicMissing(f"{topic}: no such topic, expected one made by `andon topics create`")
+    return sorted(found.partitions)
+
+
+def _offsets(
+    admin: AdminClient, topic: str, partitions: Sequence[int], spec: OffsetSpec
+) -> dict[int, int]:
+    if not partitions:
+        return {}
+    futures = admin.list_offsets(
+        {TopicPartition(topic, p): spec for p in partitions},
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        request_timeout=_TIMEOUT_S,
+    )
+    return {tp.partition: future.result(_TIMEOUT_S).offset for tp, future in futures.items()}
+
+
+def read_all(
+    client_config: Mapping[str, Any],
+    topic: str,
+    *,
+    partitions: Sequence[int] | None = None,
+    begin: Mapping[int, int] | None = None,
+    batch: int = _BATCH,
+) -> Iterator[list[Message]]:
+    """Yield the committed records of a topic in batches, up to the offsets that are stable now.
+
+    `begin` gives first offsets by partition, otherwise the earliest ones count. Partitions may
+    be mixed in a batch; within each the order is the log's. Raise TopicMissing, or KafkaException
+    where the broker refuses or has been silent for 30 seconds.
+    """
+    ends = {}
+    starts = []
+    for p, (first, end) in offset_ranges(client_config, topic, partitions).items():
+        offset = max(first, (begin or {}).get(p, first))
+        if offset < end:
+            ends[p] = end
+            starts.append(TopicPartition(topic, p, offset))
+    if not starts:
+        return
+    consumer = Consumer(consumer_config(client_config, enable_partition_eof=True))
+    try:
+        consumer.assign(starts)
+        yield from _until(consumer, topic, ends, batch)
+    finally:
+        consumer.close()
+
+
+def _until(consumer: Any, topic: str, ends: dict[int, int], batch: int) -> Iterator[list[Message]]:
+    """Yield records before `ends`, a partition of which is done at its end of file at the latest.
+
+    The last offsets may belong to markers of transactions, which are never delivered.
+    """
+    silent_s, wait_s = 0.0, 1.0
+    while ends:
+        fetched: list[Any] = consumer.consume(batch, wait_s)
+        silent_s = 0.0 if fetched else silent_s + wait_s
+        if silent_s >= _TIMEOUT_S:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}: nothing arrived"))  # noqa: SLF001
+        records = [m for m in fetched if not m.error() and m.offset() < ends.get(m.partition(), 0)]
+        if records:
+            yield records
+        done = {m.partition() for m in fetched if _is_end(m, ends.get(m.partition(), 0))}
+        for partition in done & ends.keys():
+            del ends[partition]
+            consumer.incremental_unassign([TopicPartition(topic, partition)])
+
+
+def _is_end(message: Any, end: int) -> bool:
+    error = message.error()
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+        raise KafkaException(error)
+    return error is not None or bool(message.offset() >= end - 1)
