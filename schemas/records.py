@@ -1,5 +1,6 @@
 """Plain objects, as JSON lines hold them, to whole records of a contract."""
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -22,8 +23,8 @@ _SHOWN = 40
 def whole_record(contract: Contract, value: Any) -> dict[str, Any]:
     """Return the record that a plain object stands for, every field present.
 
-    Enums are strings, instants integers (ms) or RFC 3339 strings with an offset, absent fields take
-    their defaults. Raise ContractViolation for an unknown, missing or ill-typed field.
+    Enums are strings, instants integers (ms) or RFC 3339 strings with an offset, bytes base64,
+    absent fields take their defaults. Raise ContractViolation for an unknown, missing or ill-typed field.
     """
     return _record(contract.name, expanded(contract.schema), value, "")
 
@@ -65,8 +66,8 @@ def _value(contract: str, avro_type: Any, value: Any, path: str) -> Any:
             problem = f"{_show(value)}, expected one of {', '.join(avro_type['symbols'])}"
             raise ContractViolation(contract, path, problem)
         return value
-    if isinstance(avro_type, dict) and isinstance(value, str):
-        return _instant(contract, value, path)
+    if isinstance(value, str) and name in _FROM_TEXT and avro_type != "long":
+        return _FROM_TEXT[name](contract, value, path)
     expected, fits = _EXPECTED[name]
     if not fits(value):
         raise ContractViolation(contract, path, f"{_show(value)}, expected {expected}")
@@ -82,6 +83,16 @@ def _instant(contract: str, value: str, path: str) -> int:
     if instant.tzinfo is None:
         raise ContractViolation(contract, path, f"{_show(value)}, expected {expected}")
     return round(instant.timestamp() * 1000)
+
+
+def _bytes(contract: str, value: str, path: str) -> bytes:
+    try:
+        return b64decode(value, validate=True)
+    except ValueError:
+        raise ContractViolation(contract, path, f"{_show(value)}, expected base64") from None
+
+
+_FROM_TEXT = {"long": _instant, "bytes": _bytes}
 
 
 def _is_integer(value: Any, bits: int) -> bool:
