@@ -61,8 +61,8 @@ def _kind_faults(located: Located[KpiEntry]) -> Iterator[Fault]:
         yield located.fault("quantile", "found one of quantile and of, expected both")
     elif (entry.numerator is None) == (entry.of is None):
         yield located.fault("numerator", "expected either a numerator or a quantile of a histogram")
-    if entry.denominator is not None and entry.numerator is None:
-        yield located.fault("denominator", "found without a numerator")
+    if entry.denominator is not None and entry.of is not None:
+        yield located.fault("denominator", "found with a quantile, which has none")
 
 
 def _threshold_faults(located: Located[KpiEntry]) -> Iterator[Fault]:

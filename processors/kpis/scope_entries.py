@@ -7,6 +7,7 @@ from processors.kpis.definitions import Kpi, Measure, Scope, Source, WindowSpec
 from processors.kpis.documents import Located, ScopeEntry
 from processors.kpis.durations import parse_duration_ms, parse_window
 from processors.kpis.faults import Fault
+from processors.windows import ZONE_STEP_MS
 
 
 def link_scope(
@@ -20,6 +21,9 @@ def link_scope(
     faults: list[Fault] = []
     pane_ms = _duration(located, "pane", entry.pane, faults)
     publish_every_ms = _duration(located, "publish_every", entry.publish_every, faults)
+    if ZONE_STEP_MS % pane_ms:
+        # Days of some zones begin at a quarter of an hour.
+        faults.append(located.fault("pane", f"found {entry.pane}, expected a divisor of 15m"))
     windows = tuple(_windows(located, pane_ms, faults))
     names = _source_names(located, sources)
     faults += _source_faults(located, names, sources)
