@@ -270,6 +270,29 @@ def test_no_data_is_null_with_n_0():
     }
 
 
+def test_no_keys_have_no_kpis():
+    """Nothing changed is a case of its own: empty columns, not an error."""
+    scope = shipped().scope("queue")
+    histograms = {name: np.zeros((0, BUCKETS), np.int64) for name in scope.histograms}
+    columns = shipped().evaluate(scope, np.zeros((0, len(scope.sums)), np.int64), histograms)
+
+    assert {(0, len(scope.kpis))} == {columns.values.shape, columns.n.shape, columns.states.shape}
+
+
+def test_a_scope_may_have_measures_and_no_kpi(tmp_path):
+    """Its sums are published all the same, for others to compute with."""
+    (tmp_path / "own.yaml").write_text("""
+scopes:
+  - {id: site, key: [site_id], pane: 1m, windows: [day]}
+measures:
+  - {id: offered, source: interactions, value: "event_type = 'OFFERED'"}
+""")
+    registry = load_registry(tmp_path, contract_schemas())
+    columns = registry.evaluate(registry.scope("site"), np.array([[3], [4]]), {})
+
+    assert ("UTC", (2, 0)) == (registry.zone, columns.values.shape)
+
+
 def test_a_rate_needs_a_positive_base():
     """An abandon whose offer lies in the window before gives no service level, not -100 %."""
     frame = interactions({"event_type": "ABANDONED", "queue_wait_ms": 1_000})
