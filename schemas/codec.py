@@ -355,9 +355,28 @@ def _try_read(writer: Writer, values: Sequence[bytes | None]) -> pa.RecordBatch 
         return None
     try:
         data = [value + _END for value in values]  # type: ignore[operator]
-        return pyruhvro.deserialize_array(data, writer.framed)
+        batch = pyruhvro.deserialize_array(data, writer.framed)
     except (ValueError, TypeError):
         return None
+    return batch if all(_is_text(array) for array in batch.columns) else None
+
+
+def _is_text(array: pa.Array) -> bool:
+    """Whether the strings of an array are UTF-8; the columnar reader does not look."""
+    if pa.types.is_struct(array.type):
+        return all(_is_text(array.field(i)) for i in range(array.type.num_fields))
+    if pa.types.is_list(array.type):
+        return _is_text(array.values)
+    if not pa.types.is_string(array.type):
+        return True
+    text = array.buffers()[2]
+    if text is None or text.to_pybytes().isascii():
+        return True
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _rows(writer: Writer, batch: pa.RecordBatch) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.contract import Contract, expanded, kind
@@ -18,6 +18,8 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 _SHOWN = 40
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def whole_record(contract: Contract, value: Any) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _instant(contract: str, value: str, path: str) -> int:
         raise ContractViolation(contract, path, f"{_show(value)}, expected {expected}") from None
     if instant.tzinfo is None:
         raise ContractViolation(contract, path, f"{_show(value)}, expected {expected}")
-    return round(instant.timestamp() * 1000)
+    return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _bytes(contract: str, value: str, path: str) -> bytes:

@@ -1,0 +1,279 @@
+"""Bytes to columns: what is kept, what is set aside, and with which reason."""
+
+import io
+import json
+
+import fastavro
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import Decoded, Rejected
+from schemas.contract import load_contract
+from schemas.errors import ContractViolation, Reason, Undecodable, UnknownSchema
+from schemas.headers import VALUE_SCHEMA_ID, guid_header, prefix
+from schemas.registry import FileRegistry, fingerprint
+from tests.schemas.support import codec, new_codec, record
+
+from uuid import UUID
+
+INTERACTIONS = codec("interaction")
+GOOD = INTERACTIONS.encode(record("interaction", "answered"))
+EVENT_TIME_MS = record("interaction", "answered")["event_time"]
+
+
+def outcome(decoded: Decoded) -> tuple[list[int], list[Rejected]]:
+    return decoded.index.tolist(), decoded.rejected
+
+
+def body(contract: str, record: dict) -> bytes:
+    return codec(contract).encode(record)[5:]
+
+
+def test_an_empty_batch_has_all_columns_and_no_rows():
+    """No values give an empty frame of the contract's columns."""
+    decoded = INTERACTIONS.columns([], [])
+
+    assert ([], []) == outcome(decoded)
+    assert load_contract("interaction").columns == decoded.frame.schema
+
+
+BAD = {
+    "null": (None, Reason.UNDECODABLE, "Undecodable", "no value"),
+    "empty": (b"", Reason.UNDECODABLE, "Undecodable", "empty value"),
+    "unframed": (
+        b'{"event_id": "1"}',
+        Reason.UNDECODABLE,
+        "Undecodable",
+        "17 bytes without a schema, expected a zero byte, four of a schema id and a record, "
+        "or a header with the schema",
+    ),
+    "only a prefix": (
+        GOOD[:5],
+        Reason.UNDECODABLE,
+        "Undecodable",
+        "5 bytes without a schema, expected a zero byte, four of a schema id and a record, "
+        "or a header with the schema",
+    ),
+    "unknown id": (
+        prefix(1) + GOOD[5:],
+        Reason.UNKNOWN_SCHEMA,
+        "UnknownSchema",
+        "schema 1: not among the schema files",
+    ),
+    "another contract's id": (
+        codec("survey").encode(record("survey", "answered")),
+        Reason.UNKNOWN_SCHEMA,
+        "UnknownSchema",
+        "schema of Survey, expected of Interaction",
+    ),
+    "cut off": (GOOD[:-3], Reason.UNDECODABLE, "Undecodable", "EOFError: "),
+    "left over": (
+        GOOD + b"\0",
+        Reason.UNDECODABLE,
+        "Undecodable",
+        "bytes left over after the record",
+    ),
+    "a record and its repetition": (
+        GOOD + GOOD[5:],
+        Reason.UNDECODABLE,
+        "Undecodable",
+        "bytes left over after the record",
+    ),
+    "negative wait": (
+        INTERACTIONS.encode(record("interaction", "answered", queue_wait_ms=-1)),
+        Reason.CONTRACT,
+        "ContractViolation",
+        "interaction.queue_wait_ms: -1, expected at least 0",
+    ),
+    "no id": (
+        INTERACTIONS.encode(record("interaction", "answered", event_id="")),
+        Reason.CONTRACT,
+        "ContractViolation",
+        "interaction.event_id: '', expected a non-empty string",
+    ),
+    "future": (
+        INTERACTIONS.encode(record("interaction", "answered", event_time=EVENT_TIME_MS + 300_001)),
+        Reason.FUTURE_TIME,
+        "FutureTime",
+        "interaction.event_time: 300001 ms after its arrival, expected at most 300000",
+    ),
+    "too large": (
+        INTERACTIONS.encode(record("interaction", "answered", recording_ref="r" * 300_000)),
+        Reason.TOO_LARGE,
+        "TooLarge",
+        "300121 bytes, expected at most 262144",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("neighbours", [0, 1, 40])
+def test_a_bad_record_is_set_aside_with_its_reason_and_its_neighbours_stay(name, neighbours):
+    """One bad record costs its batch that record, whatever the place and the number of others."""
+    value, *reason = BAD[name]
+    values = [GOOD] * neighbours + [value] + [GOOD] * neighbours
+
+    decoded = new_codec("interaction").columns(values, [EVENT_TIME_MS] * len(values))
+
+    kept = [i for i in range(len(values)) if i != neighbours]
+    assert (kept, [Rejected(neighbours, *reason)]) == outcome(decoded)
+    assert [record("interaction", "answered")] * len(kept) == decoded.frame.to_dicts()
+
+
+def test_many_bad_records_of_all_kinds_leave_the_good_ones_in_order():
+    """Rows keep the order of the batch, and each value is a row or a rejection."""
+    values = [v for value, *_ in BAD.values() for v in (GOOD, value)]
+
+    decoded = new_codec("interaction").columns(values, [EVENT_TIME_MS] * len(values))
+
+    assert list(range(0, len(values), 2)) == decoded.index.tolist()
+    assert [Rejected(2 * i + 1, *b[1:]) for i, b in enumerate(BAD.values())] == decoded.rejected
+
+
+def test_a_broker_without_append_times_limits_no_event_time():
+    """Where the append time is unknown, nothing is in the future."""
+    far = INTERACTIONS.encode(record("interaction", "answered", event_time=4_000_000_000_000))
+
+    assert ([0], []) == outcome(INTERACTIONS.columns([far], [-1]))
+    assert ([0], []) == outcome(INTERACTIONS.columns([far], []))
+
+
+def test_an_int_beyond_32_bits_breaks_the_contract_instead_of_wrapping_around():
+    """Avro's int has 32 bits; a longer one on the wire is no other number."""
+    out = io.BytesIO()
+    schema = json.loads(load_contract("interaction").text)
+    version = next(f for f in schema["fields"] if f["name"] == "version")
+    version["type"] = "long"
+    wide = record("interaction", "answered", event_time=0, version=2**40)
+    wide["offered_time"] = None
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), wide)
+
+    decoded = INTERACTIONS.columns([GOOD[:5] + out.getvalue()], [])
+
+    problem = "interaction.version: 1099511627776, expected a 32-bit integer"
+    assert [Rejected(0, Reason.CONTRACT, "ContractViolation", problem)] == decoded.rejected
+
+
+def test_an_unknown_enum_symbol_is_undecodable():
+    """An enum is a number on the wire; one without a symbol cannot be read."""
+    place = GOOD.index(b"\x04", 5 + len(record("interaction", "answered")["event_id"]))
+    answered = GOOD[:place] + b"\x7e" + GOOD[place + 1 :]
+
+    decoded = INTERACTIONS.columns([GOOD, answered], [])
+
+    assert [0] == decoded.index.tolist()
+    assert [(1, Reason.UNDECODABLE)] == [(r.index, r.reason) for r in decoded.rejected]
+
+
+def test_a_broken_item_breaks_its_evaluation():
+    """A predicate over the elements of an array is the record's."""
+    sound = record("evaluation", "submitted")
+    items = [sound["items"][0], sound["items"][1] | {"score": 6.0}]
+    values = [codec("evaluation").encode(sound | changes) for changes in ({}, {"items": items})]
+
+    decoded = codec("evaluation").columns(values, [])
+
+    problem = "evaluation.items.score: 6.0, expected from 0 to max_score"
+    assert ([0], [Rejected(1, Reason.CONTRACT, "ContractViolation", problem)]) == outcome(decoded)
+
+
+def test_a_value_without_prefix_is_read_by_the_header_that_names_its_schema():
+    """Confluent's header framing: magic 1 and a guid, or magic 0 and an id, beside a bare body."""
+    guid = UUID(bytes=fingerprint(load_contract("interaction").text)[:16])
+    by_id = (VALUE_SCHEMA_ID, GOOD[:5])
+    headers = [[guid_header(guid)], {by_id[0]: by_id[1]}, [("ce_id", b"1")], None]
+
+    decoded = INTERACTIONS.columns([GOOD[5:], GOOD[5:], GOOD, GOOD], [], headers)
+
+    assert ([0, 1, 2, 3], []) == outcome(decoded)
+    assert [record("interaction", "answered")] * 4 == decoded.frame.to_dicts()
+    assert record("interaction", "answered") == INTERACTIONS.decode(GOOD[5:], [guid_header(guid)])
+
+
+def test_an_unknown_guid_is_an_unknown_schema():
+    """A header may name what the registry does not know."""
+    with pytest.raises(UnknownSchema, match="not among the schema files"):
+        INTERACTIONS.decode(GOOD[5:], [guid_header(UUID(int=7))])
+
+
+@pytest.mark.parametrize("name", ["null", "empty", "unframed", "cut off", "unknown id"])
+def test_one_record_fails_with_the_reason_of_its_batch(name):
+    """`decode` raises what `columns` reports."""
+    value, reason, _, message = BAD[name]
+
+    with pytest.raises((Undecodable, UnknownSchema)) as raised:
+        INTERACTIONS.decode(value)
+
+    assert (reason, message) == (raised.value.reason, str(raised.value))
+
+
+def test_reading_without_checks_shows_what_broke_the_contract():
+    """`read` returns the record that `decode` refuses, so that it can be mended."""
+    value = BAD["negative wait"][0]
+
+    assert record("interaction", "answered", queue_wait_ms=-1) == INTERACTIONS.read(value)
+    with pytest.raises(ContractViolation, match="queue_wait_ms: -1, expected at least 0"):
+        INTERACTIONS.decode(value)
+
+
+def test_encoding_names_the_field_that_is_wrong():
+    """What cannot be written says where, what was found and what was expected."""
+    with pytest.raises(
+        ContractViolation, match="interaction.leg: 'one', expected a 32-bit integer"
+    ):
+        INTERACTIONS.encode(record("interaction", "answered", leg="one"))
+    with pytest.raises(ContractViolation, match="interaction.wait: unknown, expected event_id, "):
+        INTERACTIONS.encode(record("interaction", "answered", wait=1))
+
+
+def test_columns_to_write_may_lack_what_has_a_default():
+    """Absent columns take their default, 64-bit integers and timestamps fit, others are refused."""
+    frame = INTERACTIONS.columns([GOOD], []).frame
+    batch = frame.drop("version", "recording_ref").to_arrow().to_batches()[0]
+
+    assert [GOOD] == INTERACTIONS.encode_columns(batch)
+    for wrong, message in (
+        (frame.with_columns(wait=1), "interaction.wait: unknown column"),
+        (frame.drop("event_id"), "interaction.event_id: absent, expected a column"),
+        (frame.with_columns(event_id=None), "interaction.event_id: null, expected a value"),
+    ):
+        with pytest.raises(ContractViolation, match=message):
+            INTERACTIONS.encode_columns(wrong.to_arrow().to_batches()[0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
+def test_any_bytes_are_a_row_or_a_rejection(bodies, framed):
+    """Nothing that arrives can stop the batch it arrives in."""
+    values = [GOOD[:5] + b if framed else b for b in bodies]
+
+    decoded = INTERACTIONS.columns([*values, GOOD], [])
+
+    rejected = [r.index for r in decoded.rejected]
+    assert list(range(len(values) + 1)) == sorted([*decoded.index.tolist(), *rejected])
+    assert len(values) == decoded.index[-1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["interaction", "evaluation", "kpi-record"]),
+    st.integers(0, 400),
+    st.integers(0, 255),
+)
+def test_columns_agree_with_records_on_damaged_bytes(contract, place, byte):
+    """One changed byte is read the same way, or refused with the same reason, by both readers."""
+    example = {"interaction": "completed", "evaluation": "submitted", "kpi-record": "provisional"}
+    sound = codec(contract).encode(record(contract, example[contract]))
+    place = 5 + place % (len(sound) - 5)
+    value = sound[:place] + bytes([byte]) + sound[place + 1 :]
+
+    decoded = codec(contract).columns([value], [])
+
+    try:
+        expected = [codec(contract).decode(value)]
+    except (ContractViolation, Undecodable) as problem:
+        assert [problem.reason] == [r.reason for r in decoded.rejected]
+    else:
+        np.testing.assert_equal(decoded.frame.to_dicts(), expected)
