@@ -53,9 +53,6 @@ def _representatives() -> Floats:
 REPRESENTATIVES: Final = _representatives()
 """The milliseconds a bucket stands for, shape [BUCKETS]."""
 
-# Divides BUCKETS, 855, near its square root.
-_BLOCK: Final = 45
-
 _FLOOR_SERIES: Final = pl.Series("floors", FLOORS)
 
 
@@ -72,47 +69,6 @@ def bucket_expression(value_ms: pl.Expr) -> pl.Expr:
     """Return an expression for the bucket (Int64) of durations in ms; null stays null."""
     bucket = pl.lit(_FLOOR_SERIES).search_sorted(value_ms, side="right").cast(pl.Int64)
     return pl.when(value_ms.is_not_null()).then(bucket)
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """``counts`` [rows]: how many values each row holds; ``values`` [quantiles, rows]: in ms."""
-
-    counts: Counts
-    values: Floats
-
-
-def quantile(counts: Counts, q: float) -> Floats:
-    """Return the ``q`` quantile in milliseconds of each row of ``counts`` [rows, BUCKETS].
-
-    It is SQL's PERCENTILE_DISC, the smallest value that at least ``q`` of all values do not exceed,
-    within RELATIVE_ERROR (from SMALLEST_MS on; below that it is 0). A row without counts gives NaN.
-    """
-    values: Floats = quantiles(counts, [q]).values[0]
-    return values
-
-
-def quantiles(counts: Counts, qs: Sequence[float]) -> Quantiles:
-    """Return several quantiles at once, each as :func:`quantile` does."""
-    blocked = counts.reshape(len(counts), BUCKETS // _BLOCK, _BLOCK)
-    blocks = np.cumsum(np.einsum("ijk->ij", blocked), axis=1)
-    totals = blocks[:, -1]
-    # 0.07 * 100 is a hair above 7 in floats, and must still ask for the seventh value.
-    ranks = [np.maximum(np.ceil(q * totals - 1e-9), 1).astype(np.int64) for q in qs]
-    values = np.array([REPRESENTATIVES[_bucket_of_rank(blocked, blocks, rank)] for rank in ranks])
-    values[:, totals == 0] = np.nan
-    return Quantiles(totals, values)
-
-
-def _bucket_of_rank(blocked: Counts, blocks: Counts, rank: Counts) -> Counts:
-    # Blocks first, then the buckets of one block: all buckets of all rows would be read many times.
-    rows = np.arange(len(blocked))
-    block = np.minimum(np.count_nonzero(blocks < rank[:, None], axis=1), blocks.shape[1] - 1)
-    before = np.where(block > 0, blocks[rows, block - 1], 0)
-    inside = np.cumsum(blocked[rows, block], axis=1)
-    bucket = np.count_nonzero(inside < (rank - before)[:, None], axis=1)
-    buckets: Counts = block * _BLOCK + np.minimum(bucket, _BLOCK - 1)
-    return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +94,13 @@ class SparseCounts:
         return totals
 
     def quantile(self, q: float) -> npt.NDArray[np.float64]:
-        """Return what :func:`quantile` does, for each row."""
+        """Return the ``q`` quantile of each row in milliseconds; NaN for a row without counts.
+
+        It is SQL's PERCENTILE_DISC, the smallest value that at least ``q`` of all values do not
+        exceed, within RELATIVE_ERROR (from SMALLEST_MS on; below that it is 0).
+        """
         totals = self.totals()
+        # 0.07 * 100 is a hair above 7 in floats, and must still ask for the seventh value.
         ranks = np.maximum(np.ceil(q * totals - 1e-9), 1).astype(np.int64)
         before = np.cumsum(totals) - totals
         reached = np.cumsum(self.count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from processors.histogram import quantiles
+from processors.histogram import SparseCounts
 from processors.kpis.arithmetic import Linear
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ class Computation:
             [self._forms.setdefault(form, len(self._forms)) for form in forms], dtype=np.intp
         )
 
-    def run(self, sums: Integers, histograms: Mapping[str, Integers]) -> KpiColumns:
-        """Compute all KPIs from sums [rows, measures] and histograms {id: [rows, BUCKETS]}."""
+    def run(self, sums: Integers, histograms: Mapping[str, SparseCounts]) -> KpiColumns:
+        """Compute all KPIs from sums [rows, measures] and the rows of histograms by id.
+
+        KPIs of a histogram that is not given have no data.
+        """
         results = self._linear(np.ascontiguousarray(sums.T))
         n = results[self._n]
         denominators = results[self._denominators].astype(np.float64)
@@ -79,11 +82,11 @@ class Computation:
         denominators[denominators <= 0] = np.nan
         values = results[self._numerators] * self._multiply / (denominators * self._divide)
         for histogram, wanted in self._quantiles.items():
-            found = quantiles(histograms[histogram], [k.q for k in wanted])
-            for k, value in zip(wanted, found.values, strict=True):
-                values[k.row] = value * k.scale
+            counts = histograms.get(histogram) or SparseCounts.of([], len(sums))
+            for k in wanted:
+                values[k.row] = counts.quantile(k.q) * k.scale
                 if k.counts_itself:
-                    n[k.row] = found.counts
+                    n[k.row] = counts.totals()
         states = self._states(values, n)
         return KpiColumns(
             values=np.ascontiguousarray(values.T),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from processors.histogram import SparseCounts
 from processors.kpis.arithmetic import Linear
 from processors.kpis.computation import Computation, KpiColumns
 
@@ -202,7 +203,7 @@ class Registry:
         self,
         scope: Scope,
         sums: npt.NDArray[np.int64],
-        histograms: Mapping[str, npt.NDArray[np.int64]],
+        histograms: Mapping[str, SparseCounts],
     ) -> KpiColumns:
-        """Compute the scope's KPIs from sums [rows, sums] and histograms {id: [rows, BUCKETS]}."""
+        """Compute the scope's KPIs from sums [rows, sums] and the rows of its histograms."""
         return self.computations[scope.id].run(sums, histograms)

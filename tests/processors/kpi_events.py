@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from processors.histogram import BUCKETS, bucket_of
+from processors.histogram import SparseCounts, bucket_of
 from processors.kpis import KPI_STATES, Registry, load_registry
 from schemas.contract import contract_schemas, load_contract
 
@@ -60,7 +60,7 @@ def kpis(
     """Return value, n and state of every KPI of the scope over all events of the frames."""
     scope = registry.scope(scope_id)
     sums = dict.fromkeys(scope.sums, 0)
-    histograms = {name: np.zeros((1, BUCKETS), np.int64) for name in scope.histograms}
+    histograms: dict[str, SparseCounts] = {}
     for source, frame in frames.items():
         prepared = registry.prepare(source, frame)
         for measure in registry.measures.values():
@@ -69,9 +69,11 @@ def kpis(
             column = prepared.select(measure.expression).to_series()
             if measure.id in sums:
                 sums[measure.id] = column.sum()
-            elif measure.id in histograms:
+            elif measure.id in scope.histograms:
                 buckets = bucket_of(column.drop_nulls().to_numpy())
-                histograms[measure.id][0] = np.bincount(buckets, minlength=BUCKETS)
+                found = zip(*np.unique(buckets, return_counts=True), strict=True)
+                entries = [(0, int(bucket), int(count)) for bucket, count in found]
+                histograms[measure.id] = SparseCounts.of(entries, 1)
     row = np.array([list(sums.values())], dtype=np.int64)
     columns = registry.evaluate(scope, row, histograms)
     return {

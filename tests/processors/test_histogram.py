@@ -11,10 +11,9 @@ from processors.histogram import (
     LARGEST_MS,
     RELATIVE_ERROR,
     SMALLEST_MS,
+    SparseCounts,
     bucket_expression,
     bucket_of,
-    quantile,
-    quantiles,
 )
 
 DURATIONS = st.lists(st.integers(min_value=0, max_value=LARGEST_MS), min_size=1, max_size=200)
@@ -25,13 +24,19 @@ def histogram(values_ms: list[int]) -> np.ndarray:
     return np.bincount(buckets, minlength=BUCKETS).astype(np.int64)
 
 
+def sparse(*rows: list[int]) -> SparseCounts:
+    dense = [histogram(row) for row in rows]
+    entries = [(r, int(b), int(d[b])) for r, d in enumerate(dense) for b in np.flatnonzero(d)]
+    return SparseCounts.of(entries[::-1], len(rows))
+
+
 @given(DURATIONS, st.floats(min_value=0.01, max_value=0.99))
 def test_a_quantile_is_within_one_percent_of_the_smallest_value_that_covers_its_share(values, q):
     """A quantile is within 1 % of SQL's PERCENTILE_DISC; what lies below 100 ms counts as 0."""
     exact = np.sort(values)[max(int(np.ceil(q * len(values) - 1e-9)), 1) - 1]
     expected = 0 if exact < SMALLEST_MS else exact
 
-    assert abs(quantile(histogram(values)[None], q)[0] - expected) <= (
+    assert abs(sparse(values).quantile(q)[0] - expected) <= (
         RELATIVE_ERROR * expected * (1 + 1e-9)
     )
 
@@ -70,15 +75,17 @@ def test_what_is_longer_than_thirty_days_counts_in_the_last_bucket():
 
 def test_a_histogram_without_counts_has_no_quantile():
     """No data is NaN, never 0, and does not disturb its neighbours."""
-    counts = np.stack([histogram([]), histogram([50]), histogram([])])
-
-    np.testing.assert_array_equal([np.nan, 0.0, np.nan], quantile(counts, 0.5))
+    np.testing.assert_array_equal([np.nan, 0.0, np.nan], sparse([], [50], []).quantile(0.5))
 
 
-def test_the_count_comes_with_the_quantiles():
-    """Several quantiles of several rows come in one pass, with how many values they rest on."""
-    counts = np.stack([histogram([1_000] * 9 + [60_000]), histogram([])])
-    found = quantiles(counts, [0.5, 0.9, 0.91])
+def test_rows_do_not_touch_each_other():
+    """Each row has its own quantile and its own count, whatever stands before it."""
+    counts = sparse([1_000] * 9 + [60_000], [], [5_000])
+    found = [counts.quantile(q) for q in (0.5, 0.9, 0.91)]
 
-    assert [10, 0] == found.counts.tolist()
-    np.testing.assert_allclose([1_000, 1_000, 60_000], found.values[:, 0], rtol=RELATIVE_ERROR)
+    assert [10, 0, 1] == counts.totals().tolist()
+    np.testing.assert_allclose(
+        [[1_000, 1_000, 60_000], [np.nan] * 3, [5_000] * 3],
+        np.array(found).T,
+        rtol=RELATIVE_ERROR,
+    )

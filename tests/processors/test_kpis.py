@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from processors.histogram import BUCKETS
 from processors.kpis import KPI_STATES, load_registry
 from schemas.contract import contract_schemas
 from tests.processors.kpi_events import (
@@ -273,8 +272,7 @@ def test_no_data_is_null_with_n_0():
 def test_no_keys_have_no_kpis():
     """Nothing changed is a case of its own: empty columns, not an error."""
     scope = shipped().scope("queue")
-    histograms = {name: np.zeros((0, BUCKETS), np.int64) for name in scope.histograms}
-    columns = shipped().evaluate(scope, np.zeros((0, len(scope.sums)), np.int64), histograms)
+    columns = shipped().evaluate(scope, np.zeros((0, len(scope.sums)), np.int64), {})
 
     assert {(0, len(scope.kpis))} == {columns.values.shape, columns.n.shape, columns.states.shape}
 
@@ -332,8 +330,7 @@ def test_states_say_which_side_of_the_thresholds_a_value_lies():
     cases = [(80, 100), (79, 100), (70, 100), (69, 100), (0, 9), (10, 10), (0, 0)]
     sums = np.zeros((len(cases), len(scope.sums)), np.int64)
     sums[:, [in_time, offered]] = cases
-    histograms = {name: np.zeros((len(cases), BUCKETS), np.int64) for name in scope.histograms}
-    columns = registry.evaluate(scope, sums, histograms)
+    columns = registry.evaluate(scope, sums, {})
     service_level = [kpi.id for kpi in scope.kpis].index("service_level")
 
     assert ["OK", "WARNING", "WARNING", "CRITICAL", "TOO_FEW", "OK", "NO_DATA"] == [
