@@ -22,6 +22,8 @@ PREFIX = "ANDON_"
 CONFIG_VARIABLE = "ANDON_CONFIG"
 FAUST_SCHEME = "andon"
 
+_STACK_ADDRESSES = ("kafka_bootstrap_servers", "redis_url")
+
 _SHIPPED = Path(__file__).resolve().parents[1] / "deploy"
 # Variables of this prefix that are not settings: the file's name, and where downloads are kept.
 _NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "ANDON_CACHE_DIR"})
@@ -304,7 +306,7 @@ def _from_local_stack(file: Path) -> dict[str, str]:
         addresses = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return {name: addresses[name] for name in ("kafka_bootstrap_servers", "redis_url")}
+    return {name: addresses[name] for name in _STACK_ADDRESSES if name in addresses}
 
 
 _Fault = tuple[tuple[str, ...], str]  # names of the settings that disagree; what is wrong
