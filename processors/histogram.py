@@ -10,8 +10,6 @@ Bucket 0 holds everything below 100 ms and stands for 0 ms; bucket ``b >= 1`` ho
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np

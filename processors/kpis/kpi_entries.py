@@ -100,6 +100,7 @@ def _name_faults(
     if located.entry.of is not None:
         wanted.append(("of", located.entry.of, "histogram"))
     kpis = {other.entry.id for other in documents.of(KpiEntry)}
+    known = [*measures, *sorted(documents.broken["measures"])]
     for field, name, aggregate in wanted:
         if name in documents.broken["measures"]:
             continue
@@ -111,7 +112,7 @@ def _name_faults(
             # Ratios do not add up, and a KPI of KPIs could go in circles.
             yield located.fault(field, f"found {name}, which is a KPI, expected a measure")
         else:
-            hint = suggest(name, list(measures))
+            hint = suggest(name, known)
             yield located.fault(field, f"found unknown measure {name}{hint}")
 
 

@@ -168,11 +168,13 @@ measures:
 kpis:
   - {id: first, title: First, unit: percent, numerator: own, denominator: offered}
   - {id: second, title: Second, unit: count, numerator: own}
+  - {id: third, title: Third, unit: count, numerator: owm}
 """
 
-    assert ["own.yaml:2: measures.own.value: found unknown column nonsense"] == faults(
-        tmp_path, base=BASE, own=own
-    )
+    assert [
+        "own.yaml:2: measures.own.value: found unknown column nonsense",
+        "own.yaml:6: kpis.third.numerator: found unknown measure owm; did you mean own?",
+    ] == faults(tmp_path, base=BASE, own=own)
 
 
 def test_measures_of_different_precision_do_not_add_up(tmp_path):
