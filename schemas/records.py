@@ -26,7 +26,8 @@ def whole_record(contract: Contract, value: Any) -> dict[str, Any]:
     """Return the record that a plain object stands for, every field present.
 
     Enums are strings, instants integers (ms) or RFC 3339 strings with an offset, bytes base64,
-    absent fields take their defaults. Raise ContractViolation for an unknown, missing or ill-typed field.
+    absent fields take their defaults. Raise ContractViolation for an unknown, a missing or an
+    ill-typed field.
     """
     return _record(contract.name, expanded(contract.schema), value, "")
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,33 +94,30 @@ class ConfluentRegistry:
         return self._ids[contract, subject]
 
     def _registered(self, subject: str, schema: Schema) -> int:
-        try:
+        with _answers(self._url, f"{subject}: the newest version is not registered"):
             if self._auto_register:
                 return int(self._client.register_schema(subject, schema))
             return int(self._client.lookup_schema(subject, schema).schema_id or 0)
-        except SchemaRegistryError as problem:
-            if problem.http_status_code == _NOT_FOUND:
-                raise UnknownSchema(
-                    f"{subject}: the newest version is not registered at {self._url}"
-                ) from problem
-            raise RegistryUnavailable(f"{self._url}: {problem}") from problem
-        except OSError as problem:
-            raise RegistryUnavailable(f"{self._url}: {problem}") from problem
 
     def schema(self, key: int | UUID) -> str:
         """Return the schema of an id or guid; raise UnknownSchema, RegistryUnavailable."""
-        try:
+        with _answers(self._url, f"schema {key}: unknown"):
             if isinstance(key, UUID):
-                found = self._client.get_schema_by_guid(str(key))
-            else:
-                found = self._client.get_schema(key)
-        except SchemaRegistryError as problem:
-            if problem.http_status_code == _NOT_FOUND:
-                raise UnknownSchema(f"schema {key}: unknown at {self._url}") from problem
-            raise RegistryUnavailable(f"{self._url}: {problem}") from problem
-        except OSError as problem:
-            raise RegistryUnavailable(f"{self._url}: {problem}") from problem
-        return str(found.schema_str)
+                return str(self._client.get_schema_by_guid(str(key)).schema_str)
+            return str(self._client.get_schema(key).schema_str)
+
+
+@contextmanager
+def _answers(url: str, not_found: str) -> Iterator[None]:
+    """Turn 404 into UnknownSchema, and every other failure into RegistryUnavailable."""
+    try:
+        yield
+    except SchemaRegistryError as problem:
+        if problem.http_status_code == _NOT_FOUND:
+            raise UnknownSchema(f"{not_found} at {url}") from problem
+        raise RegistryUnavailable(f"{url}: {problem}") from problem
+    except Exception as problem:  # the client lets errors of its HTTP library through
+        raise RegistryUnavailable(f"{url}: {problem}") from problem
 
 
 def open_registry(url: str | None, *, auto_register: bool = False) -> SchemaRegistry:
