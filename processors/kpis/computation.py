@@ -87,6 +87,8 @@ class Computation:
                 values[k.row] = counts.quantile(k.q) * k.scale
                 if k.counts_itself:
                     n[k.row] = counts.totals()
+        # A base below 0 (abandons without their offers) rests on nothing.
+        n = np.maximum(n, 0)
         states = self._states(values, n)
         return KpiColumns(
             values=np.ascontiguousarray(values.T),

@@ -299,6 +299,27 @@ def test_a_rate_needs_a_positive_base():
     assert (None, 0, "NO_DATA") == found["service_level"]
 
 
+def test_n_is_never_negative(tmp_path):
+    """What rests on a negative base rests on nothing: n is 0."""
+    (tmp_path / "own.yaml").write_text("""
+scopes:
+  - {id: overall, key: [], sources: [interactions], pane: 10s, windows: [15m]}
+measures:
+  - {id: offered, source: interactions, value: "event_type = 'OFFERED'"}
+  - {id: abandoned, source: interactions, value: "event_type = 'ABANDONED'"}
+kpis:
+  - id: kept
+    title: Kept
+    unit: percent
+    numerator: offered - abandoned
+    denominator: offered - abandoned
+""")
+    registry = load_registry(tmp_path, contract_schemas())
+    frame = interactions({"event_type": "ABANDONED", "queue_wait_ms": 0})
+
+    assert {"kept": (None, 0, "NO_DATA")} == kpis(registry, "overall", {"interactions": frame})
+
+
 def test_a_limit_can_differ_by_queue(tmp_path):
     """A queue's own threshold decides for its events; one that is not named has the default."""
     (tmp_path / "own.yaml").write_text("""
