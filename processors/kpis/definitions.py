@@ -122,8 +122,8 @@ class Kpi:
 
     Without a denominator it is a plain count. The value is null where the denominator is not
     positive: offers and answers of one interaction may lie in two windows, and a rate over a
-    negative base says nothing. ``n`` is what the value rests on, at least 0. ``sources`` are those whose
-    watermarks make it final. ``scopes``, where given, are the only ones it is computed in.
+    negative base says nothing. ``n`` is what the value rests on, at least 0. ``sources`` are those
+    whose watermarks make it final. ``scopes``, where given, are the only ones it is computed in.
     """
 
     id: str
