@@ -17,7 +17,10 @@ class Command(NamedTuple):
 
 # One line a command, in the order of `andon --help`.
 COMMANDS: dict[str, Command] = {
+    "demo": Command("streams.cli.demo:demo", "Play a day through everything, and sum it up."),
     "stack": Command("streams.cli.stack:app", "Start, stop and show the local Kafka and Valkey."),
+    "replay": Command("streams.cli.replay:replay", "Send a file of recorded events to the topics."),
+    "simulate": Command("streams.cli.simulate:simulate", "Send a generated day to the topics."),
 }
 
 

@@ -7,13 +7,15 @@ zone; they are taken as UTC. It has neither surveys nor quality scores.
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from streams.sources.events import SourceEvent
+from streams.sources.events import Read, Skipped, SourceEvent, seeded
+from streams.sources.feedback import Handled, feedback_on
 
 SOURCE: Final = "/andon/sources/anonymous-bank"
 COLUMNS: Final = (
@@ -22,12 +24,10 @@ COLUMNS: Final = (
     "server",
 )  # fmt: skip
 
+# The recording does not say whether an issue was resolved; the generated surveys do.
+_RESOLVED_SHARE: Final = 0.8
 _DAY_MS: Final = 86_400_000
 _NO_TIME: Final = "0:00:00"
-
-
-class RowError(ValueError):
-    """A row that breaks the format; says line, column, what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +65,54 @@ class Call:
         return next(instant for instant in instants if instant is not None)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a file, gzipped or plain.
+def read_calls(path: Path) -> Read:
+    """Return the events of a file, gzipped or plain; rows that break the format are skipped.
 
-    Raises ``RowError`` if the header is not the format's.
+    Raises ``ValueError`` if the header is not the format's, ``OSError`` if the file cannot be read.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as raw, io.TextIOWrapper(raw, encoding="ascii", newline="") as text:
-        reader = csv.DictReader(text, delimiter="\t")
+        reader = csv.DictReader(text, delimiter="\t", restval="")
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise RowError(f"{path.name}: header {reader.fieldnames}, expected {list(COLUMNS)}")
-        yield from reader
+            raise ValueError(f"{path.name}: header {reader.fieldnames}, expected {list(COLUMNS)}")
+        return events_of_rows(reader)
 
 
-def events_of_rows(rows: Iterable[Mapping[str, str]]) -> Iterator[SourceEvent]:
-    """Yield the interaction events of each row, in the order of the rows.
+def events_of_rows(rows: Iterable[Mapping[str, str]]) -> Read:
+    """Return the interaction events of the rows, in the order of the rows.
 
-    Phantom rows are left out. Raises ``RowError`` with the line number at a row that breaks the
-    format.
+    Phantom rows are left out; a row that cannot be read is skipped under its line in the file.
     """
+    read = Read([], [])
     for line, row in enumerate(rows, start=2):
         if row["outcome"] == "PHANTOM":
             continue
+        place = f"line {line}"
         try:
-            call = parse_call(row)
-            steps = steps_of_call(call)
+            steps = steps_of_call(parse_call(row))
         except ValueError as error:
-            raise RowError(f"line {line}: {error}") from error
-        for step in steps:
-            yield SourceEvent("interaction", step, SOURCE)
+            read.skipped.append(Skipped(place, str(error)))
+            continue
+        read.events.extend(SourceEvent("interaction", step, SOURCE, place) for step in steps)
+    return read
+
+
+def generated_feedback(events: Iterable[SourceEvent], seed: int) -> list[SourceEvent]:
+    """Return generated surveys and evaluations for recorded calls; the recording has none."""
+    rng = seeded(seed, "feedback")
+    completed = (event.record for event in events if event.record["event_type"] == "COMPLETED")
+    handled = [
+        Handled(
+            interaction_id=record["interaction_id"],
+            completed_ms=record["event_time"],
+            resolved=rng.random() < _RESOLVED_SHARE,
+            channel=record["channel"],
+            queue_id=record["queue_id"],
+            agent_id=record["agent_id"],
+        )
+        for record in completed
+    ]
+    return feedback_on(handled, f"{SOURCE}/generated", rng)
 
 
 def parse_call(row: Mapping[str, str]) -> Call:
@@ -187,6 +206,7 @@ def _step(call: Call, event_type: str, event_time_ms: int, **more: Any) -> dict[
     }
 
 
+@cache
 def _midnight_ms(date: str) -> int:
     try:
         day = datetime.strptime(date, "%y%m%d").replace(tzinfo=UTC)
@@ -196,11 +216,11 @@ def _midnight_ms(date: str) -> int:
 
 
 def _clock_ms(row: Mapping[str, str], column: str) -> int:
-    try:
-        hours, minutes, seconds = (int(part) for part in row[column].split(":"))
-    except ValueError as error:
-        raise ValueError(f"{column}: {row[column]!r}, expected H:MM:SS") from error
-    return ((hours * 60 + minutes) * 60 + seconds) * 1000
+    hours, _, rest = row[column].partition(":")
+    minutes, _, seconds = rest.partition(":")
+    if not (hours.isdecimal() and minutes.isdecimal() and seconds.isdecimal()):
+        raise ValueError(f"{column}: {row[column]!r}, expected H:MM:SS")
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000
 
 
 def _whole(row: Mapping[str, str], column: str) -> int:

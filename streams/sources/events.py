@@ -19,11 +19,13 @@ class SourceEvent:
 
     ``record`` is in the contract's form, instants in epoch milliseconds UTC; ``source`` is the
     CloudEvents source. The source of an event that never happened ends in ``/generated``.
+    ``place`` says where in a file it stood.
     """
 
     contract: str
     record: Mapping[str, Any]
     source: str
+    place: str = ""
 
     @property
     def event_time_ms(self) -> int:
@@ -39,6 +41,25 @@ class SourceEvent:
     def key(self) -> str:
         """The Kafka key."""
         return str(self.record[KEY_FIELDS[self.contract]])
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record that gave no event: where it stands, and what was found and expected there."""
+
+    place: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a file gave: its events in the order of the file, and the records that gave none."""
+
+    events: list[SourceEvent]
+    skipped: list[Skipped]
 
 
 def in_order_of_time(events: list[SourceEvent]) -> list[SourceEvent]:

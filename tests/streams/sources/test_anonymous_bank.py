@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.sources.anonymous_bank import RowError, events_of_rows, read_rows
+from streams.sources.anonymous_bank import events_of_rows, generated_feedback, read_calls
 from streams.sources.events import SourceEvent
 
 MONTH = Path(__file__).parents[3] / "../shared/data/anonymous_bank_feb1999.tsv.gz"
@@ -26,7 +26,7 @@ def at(clock: str, days: int = 0) -> int:
 
 
 def records(**changes: str) -> list[dict]:
-    return [dict(event.record) for event in events_of_rows([ROW | changes])]
+    return [dict(event.record) for event in events_of_rows([ROW | changes]).events]
 
 
 def steps(**changes: str) -> list[tuple]:
@@ -40,7 +40,7 @@ def month() -> list[SourceEvent]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{MONTH} is absent, and CI must not skip it")
         pytest.skip(f"the recorded month is not published with the project: {MONTH} is absent")
-    return list(events_of_rows(read_rows(MONTH)))
+    return read_calls(MONTH).events
 
 
 def test_the_month_has_every_published_total(month):
@@ -221,12 +221,14 @@ def test_a_clock_past_midnight_belongs_to_the_next_day():
         ({"outcome": "LOST"}, "line 2: outcome: 'LOST', expected AGENT, HANG or PHANTOM"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named(changes, message):
-    """A broken row is refused with its line, its column and what the format wants there."""
-    with pytest.raises(RowError) as refused:
-        records(**changes)
+def test_a_row_that_cannot_be_read_is_named_and_skipped(changes, message):
+    """A broken row is named with its line, its column and what the format wants; others stay."""
+    read = events_of_rows([ROW | changes, ROW])
 
-    assert message == str(refused.value)
+    assert ([message], {"line 3"}) == (
+        [str(skipped) for skipped in read.skipped],
+        {event.place for event in read.events},
+    )
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):
@@ -234,5 +236,24 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     other = tmp_path / "calls.tsv"
     other.write_text("a\tb\n1\t2\n")
 
-    with pytest.raises(RowError, match=r"calls\.tsv: header \['a', 'b'\], expected"):
-        list(read_rows(other))
+    with pytest.raises(ValueError, match=r"calls\.tsv: header \['a', 'b'\], expected"):
+        read_calls(other)
+
+
+def test_feedback_on_recorded_calls_is_marked_as_generated():
+    """Surveys and evaluations laid upon recorded calls carry the mark in source and id."""
+    rows = [ROW | {"call_id": str(number)} for number in range(200)]
+    feedback = generated_feedback(events_of_rows(rows).events, seed=7)
+
+    assert {"survey", "evaluation"} == {event.contract for event in feedback}
+    assert {"/andon/sources/anonymous-bank/generated"} == {event.source for event in feedback}
+    assert {True} == {event.key.startswith("generated-990201-") for event in feedback}
+    assert feedback == generated_feedback(events_of_rows(rows).events, seed=7)
+
+
+def test_an_unknown_agent_is_surveyed_but_not_evaluated():
+    """An evaluation needs an agent; a survey does not."""
+    rows = [ROW | {"call_id": str(number), "server": "NO_SERVER"} for number in range(200)]
+    feedback = generated_feedback(events_of_rows(rows).events, seed=7)
+
+    assert {"survey"} == {event.contract for event in feedback}

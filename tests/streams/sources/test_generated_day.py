@@ -14,7 +14,7 @@ from streams.sources.centre import CRITICAL_QUESTION, HOUR_MS, QUESTIONS, Proble
 from streams.sources.events import SourceEvent
 from streams.sources.generated_day import DEFAULT_SEED, generate_day, planted
 
-SEEDS = (DEFAULT_SEED, 1, 2)
+SEEDS = (DEFAULT_SEED, 2)
 MIDNIGHT_MS = 1_789_336_800_000  # 2026-09-14T00:00+02:00
 ROOT = Path(__file__).parents[3]
 
