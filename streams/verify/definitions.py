@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def window(text: str) -> Window:
     )
 
 
+@cache
 def contract_fields(contract: str) -> list[dict[str, Any]]:
     """Return the Avro fields of a contract, in order."""
     path = Path(schemas.__file__).parent / "avro" / f"{contract}.avsc"

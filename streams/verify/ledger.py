@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,8 @@ FUTURE_LIMIT_MS = 300_000
 """An event time may lie this far ahead of the broker's append time."""
 
 OUTCOMES = ("applied", "duplicates", "expired", "dead_lettered")
+
+_ADVANCE = ("topic", "partition", "position", "watermark")
 
 _SQL_TYPES = {
     "string": "VARCHAR",
@@ -129,6 +132,7 @@ def sql_type(avro: Any) -> str:
     return "VARCHAR" if avro["type"] == "enum" else sql_type(avro["type"])
 
 
+@cache
 def contract_checks(contract: str) -> tuple[Check, ...]:
     """Return the range of Avro's int fields, then the checks that stand beside the schema."""
     ranges = [
@@ -191,7 +195,8 @@ class Ledger:
         """Add logged idle advances."""
         rows = [(a.topic, a.partition, a.position, a.watermark_ms) for a in advances]
         if rows:
-            self.sql.executemany("INSERT INTO advances VALUES (?, ?, ?, ?)", rows)
+            columns = zip(_ADVANCE, zip(*rows, strict=True), strict=True)
+            self.add("advances", pa.table(dict(columns)))
 
     def decide(self) -> None:
         """Decide every record: tables ``<contract>_outcome`` and ``<contract>_watermark``."""

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+import pyarrow as pa
+
 from streams.verify.definitions import (
     EXPLODED,
     SOURCE_CONTRACTS,
@@ -53,12 +55,13 @@ class Expected:
 def recompute(ledger: Ledger, definitions: Definitions) -> list[Expected]:
     """Create the tables of expected records in the ledger's database and say where they are."""
     _create_buckets(ledger)
-    used = {source for scope in definitions.scopes for source in scope.sources}
+    scopes = [scope for scope in definitions.scopes if scope.sums]
+    used = {each.source for scope in scopes for each in (*scope.sums, *scope.histograms)}
     for source in SOURCE_CONTRACTS:
         if source in used:
             ledger.sql.execute(_rows(source, definitions))
     made: list[Expected] = []
-    for scope in definitions.scopes:
+    for scope in scopes:
         for window in scope.windows:
             made.append(Expected(scope, window, f"expected_{len(made)}"))
             _create_expected(ledger, definitions, made[-1])
@@ -91,7 +94,10 @@ def formula(text: str) -> str:
 
 def _create_buckets(ledger: Ledger) -> None:
     ledger.sql.execute("CREATE TABLE buckets (bucket BIGINT, from_ms BIGINT, stands_for DOUBLE)")
-    ledger.sql.executemany("INSERT INTO buckets VALUES (?, ?, ?)", bucket_bounds())
+    columns = zip(
+        ("bucket", "from_ms", "stands_for"), zip(*bucket_bounds(), strict=True), strict=True
+    )
+    ledger.add("buckets", pa.table(dict(columns)))
 
 
 def _rows(source: str, definitions: Definitions) -> str:
@@ -256,7 +262,7 @@ def _by_count_time(scope: Scope) -> Iterator[tuple[str, str, list[Measure]]]:
 
 
 def _cumulated(scope: Scope, window: Window, measure: Measure) -> str:
-    """Return the SQL of a histogram: by key, window and bucket the count up to it, and the total."""
+    """Return the SQL of a histogram: by key, window and bucket the count up to it, and of all."""
     keys = _keys(scope)
     groups = ", ".join([*keys, "start_ms"])
     rows = _counted(scope, window, measure.source, measure.count_time, sql_name(measure.id))
