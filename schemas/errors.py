@@ -38,6 +38,7 @@ class UnknownSchema(RecordError):
     """A record whose schema the registry does not know, or knows as another contract's."""
 
     reason = Reason.UNKNOWN_SCHEMA
+    next_step = "register the contract's schema with the registry"
 
 
 class Undecodable(RecordError):

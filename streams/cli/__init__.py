@@ -19,8 +19,13 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "demo": Command("streams.cli.demo:demo", "Play a day through everything, and sum it up."),
     "stack": Command("streams.cli.stack:app", "Start, stop and show the local Kafka and Valkey."),
+    "topics": Command("streams.cli.topics:app", "Create the topics, and compare them."),
+    "send": Command("streams.cli.send:send", "Send JSON lines of one contract, each checked."),
     "replay": Command("streams.cli.replay:replay", "Send a file of recorded events to the topics."),
     "simulate": Command("streams.cli.simulate:simulate", "Send a generated day to the topics."),
+    "dead-letters": Command(
+        "streams.cli.dead_letters:app", "List what was set aside, and put mended records back."
+    ),
 }
 
 
