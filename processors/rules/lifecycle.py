@@ -210,11 +210,8 @@ class _RuleTick:
             standing.end_episode()
         if not self.rule.quorum.is_reached(len(met), population):
             standing.end_few()
-        elif standing.is_firing:
-            # What is left of an episode as its data leaves the window is no news.
-            standing.few_start_ms, standing.is_few_noted = self.tick.time_ms, True
-        elif not is_breaching:
-            yield from self._note_few(subject, standing, met)
+        elif not standing.is_few_noted:
+            yield from self._continue_few(subject, standing, met, is_breaching)
 
     def _cool(self, standing: Standing) -> None:
         fired_ms = standing.fired_ms
@@ -299,17 +296,26 @@ class _RuleTick:
         failed = [guard.expression for guard in guards if not guard.held]
         return ("GUARD", f"does not hold: {failed[0]}") if failed else None
 
-    def _note_few(self, subject: Key, standing: Standing, met: list[int]) -> Iterator[Suppressed]:
+    def _continue_few(
+        self, subject: Key, standing: Standing, met: list[int], is_breaching: bool
+    ) -> Iterator[Suppressed]:
         now_ms = self.tick.time_ms
         if standing.few_start_ms is None:
             standing.few_start_ms = now_ms
-        if standing.is_few_noted or now_ms - standing.few_start_ms < self.rule.sustain_ms:
-            return
-        standing.is_few_noted = True
+        if standing.is_firing:
+            # What is left of an episode as its data leaves the window is no news.
+            standing.is_few_noted = True
+        elif not is_breaching and now_ms - standing.few_start_ms >= self.rule.sustain_ms:
+            standing.is_few_noted = True
+            free = [row for row in met if not self._is_inhibited(self.tick.keys[row], standing)]
+            if free:
+                yield self._too_few(subject, standing.few_start_ms, free)
+
+    def _too_few(self, subject: Key, start_ms: int, rows: list[int]) -> Suppressed:
         kpis = self.tick.group.scope.kpis
         minima = ", ".join(f"{kpis[i].id} {n}" for i, n in self.rule.minimum_n.items())
         detail = f"fewer than the least n: {minima}"
-        yield self._suppressed(subject, standing.few_start_ms, "TOO_FEW", detail, met, ())
+        return self._suppressed(subject, start_ms, "TOO_FEW", detail, rows, ())
 
     def _suppressed(
         self,
