@@ -1,8 +1,9 @@
 """The catalogue of topics: what `topics.yaml` says, and making a broker agree with it."""
 
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -45,6 +46,7 @@ _KEYS = frozenset(
     )
 )
 _TIMEOUT_S = 30.0
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,29 +234,27 @@ def create_topics(
     A replication factor of -1 is the broker's default. Raise KafkaException where the broker
     refuses a topic, except that another process has made it meanwhile.
     """
-    before = {report.name: report for report in describe_topics(admin, catalogue)}
-    missing = [topic for topic in catalogue if before[topic.name].state == "missing"]
+    before = describe_topics(admin, catalogue)
+    missing = [catalogue[report.name] for report in before if report.state == "missing"]
     if not missing:
-        return list(before.values())
-    futures: Mapping[str, Future[None]] = admin.create_topics(
-        [
-            NewTopic(t.name, t.partitions, replication_factor, config=dict(t.config))
-            for t in missing
-        ],
-        operation_timeout=_TIMEOUT_S,
-    )
-    created = {name for name, future in futures.items() if _was_created(future)}
-    return [
-        before[topic.name]
-        if before[topic.name].state == "exists"
-        else TopicReport(
-            topic.name,
-            "created" if topic.name in created else "exists",
-            topic.partitions,
-            replication_factor,
-        )
-        for topic in catalogue
+        return before
+    new = [
+        NewTopic(t.name, t.partitions, replication_factor, config=dict(t.config)) for t in missing
     ]
+    futures = admin.create_topics(new, operation_timeout=_TIMEOUT_S)
+    created = {name for name, future in futures.items() if _was_created(future)}
+    _wait_for(admin, {topic.name for topic in missing})
+    after = describe_topics(admin, catalogue)
+    return [replace(r, state="created") if r.name in created else r for r in after]
+
+
+def _wait_for(admin: AdminClient, names: set[str]) -> None:
+    """Return once the broker knows the topics: its controller answers before that."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not names <= admin.list_topics(timeout=_TIMEOUT_S).topics.keys():
+        if time.monotonic() > deadline:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "topics: not known yet"))  # noqa: SLF001
+        time.sleep(_POLL_S)
 
 
 def _was_created(future: "Future[None]") -> bool:

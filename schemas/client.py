@@ -88,20 +88,22 @@ def read_all(
     *,
     partitions: Sequence[int] | None = None,
     begin: Mapping[int, int] | None = None,
+    end: Mapping[int, int] | None = None,
     batch: int = _BATCH,
 ) -> Iterator[list[Message]]:
     """Yield the committed records of a topic in batches, up to the offsets that are stable now.
 
-    `begin` gives first offsets by partition, otherwise the earliest ones count. Partitions may
-    be mixed in a batch; within each the order is the log's. Raise TopicMissing, or KafkaException
+    `begin` and `end` (exclusive) bound the offsets by partition, where they are within the log's.
+    Partitions may be mixed in a batch; within each the order is the log's. Raise TopicMissing, or KafkaException
     where the broker refuses or has been silent for 30 seconds.
     """
     ends = {}
     starts = []
-    for p, (first, end) in offset_ranges(client_config, topic, partitions).items():
+    for p, (first, stable) in offset_ranges(client_config, topic, partitions).items():
         offset = max(first, (begin or {}).get(p, first))
-        if offset < end:
-            ends[p] = end
+        last = min(stable, (end or {}).get(p, stable))
+        if offset < last:
+            ends[p] = last
             starts.append(TopicPartition(topic, p, offset))
     if not starts:
         return
@@ -118,7 +120,7 @@ def _until(consumer: Any, topic: str, ends: dict[int, int], batch: int) -> Itera
 
     The last offsets may belong to markers of transactions, which are never delivered.
     """
-    silent_s, wait_s = 0.0, 1.0
+    silent_s, wait_s = 0.0, 0.1
     while ends:
         fetched: list[Any] = consumer.consume(batch, wait_s)
         silent_s = 0.0 if fetched else silent_s + wait_s
