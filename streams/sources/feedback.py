@@ -71,7 +71,7 @@ def surveys(handled: Handled, mood: Mood, source: str, rng: Random) -> list[Sour
     invited = _event("survey", about, "INVITED", handled.completed_ms + 2 * MINUTE_MS, source)
     if rng.random() >= mood.answers / max(0.55, mood.answers):
         return [invited]
-    delay_ms = min(round(45 * MINUTE_MS * rng.lognormvariate(0, 1.3)), 18 * HOUR_MS)
+    delay_ms = min(round(45 * MINUTE_MS * rng.lognormvariate(0, 1.3)), 8 * HOUR_MS)
     answered_ms = handled.completed_ms + 3 * MINUTE_MS + delay_ms
     answer = about | _answers(handled, mood, rng)
     return [invited, _event("survey", answer, "ANSWERED", answered_ms, source)]

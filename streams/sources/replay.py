@@ -98,32 +98,32 @@ class Encoder:
 
     def _outgoing(self, events: list[SourceEvent], values: list[bytes]) -> list[Outgoing]:
         times_ms = [event.event_time_ms for event in events]
-        topics = [self._codecs[event.contract].topic for event in events]
         return [
-            Outgoing(topic, event.key.encode(), value, headers, time_ms)
-            for topic, event, value, headers, time_ms in zip(
-                topics, events, values, headers_of(topics, events, times_ms), times_ms, strict=True
+            Outgoing(
+                self._codecs[event.contract].topic, event.key.encode(), value, headers, time_ms
+            )
+            for event, value, headers, time_ms in zip(
+                events, values, headers_of(events, times_ms), times_ms, strict=True
             )
         ]
 
 
-def headers_of(
-    topics: Sequence[str], events: Sequence[SourceEvent], times_ms: Sequence[int]
-) -> list[RecordHeaders]:
-    """Return each event's CloudEvents headers; its type is its topic.
+def headers_of(events: Sequence[SourceEvent], times_ms: Sequence[int]) -> list[RecordHeaders]:
+    """Return each event's CloudEvents headers; its type is its contract.
 
     The same as ``cloud_event_headers`` of each, with the times written all at once and the rest
-    once for each topic and source: one by one they would cost more than encoding and sending.
+    once for each contract and source: one by one they would cost more than encoding and sending.
     """
     common: dict[tuple[str, str], RecordHeaders] = {}
     texts = np.datetime_as_string(np.array(times_ms, "datetime64[ms]"), unit="ms").tolist()
     headers = []
-    for topic, event, text in zip(topics, events, texts, strict=True):
-        if (topic, event.source) not in common:
-            *first, _, _ = cloud_event_headers(topic, event.source, "", 0)
-            common[topic, event.source] = [*first]
+    for event, text in zip(events, texts, strict=True):
+        kind = event.contract, event.source
+        if kind not in common:
+            *first, _, _ = cloud_event_headers(*kind, "", 0)
+            common[kind] = [*first]
         own: RecordHeaders = [("ce_id", event.event_id), ("ce_time", text + "Z")]
-        headers.append(common[topic, event.source] + own)
+        headers.append(common[kind] + own)
     return headers
 
 
@@ -233,11 +233,16 @@ class Replay:
             if sent % _POLL_EVERY == 0:
                 self._producer.poll(0)
                 progress(sent, record.event_time_ms)
-        unsent = self._producer.flush(_FLUSH_S)
-        if unsent:
-            self._done.failed[f"not acknowledged within {_FLUSH_S:g} s"] += unsent
+        self._settle()
         self._done.seconds = time.monotonic() - started
         return self._done
+
+    def _settle(self) -> None:
+        deadline = time.monotonic() + _FLUSH_S
+        while len(self._producer) and time.monotonic() < deadline:
+            self._producer.poll(_SLICE_S)
+        if len(self._producer):
+            self._done.failed[f"not acknowledged within {_FLUSH_S:g} s"] += len(self._producer)
 
     def _records(self, events: Sequence[SourceEvent]) -> Iterator[Outgoing]:
         for start in range(0, len(events), _CHUNK):

@@ -61,16 +61,15 @@ def test_events_keep_their_order_topic_key_and_content(encoder):
     ]
 
 
-def test_headers_are_those_of_cloud_events(encoder):
+def test_headers_are_those_of_cloud_events():
     """Headers written many at a time are the ones of CloudEvents written one by one."""
     events = generate_day()[::400]
-    topics = [INTERACTIONS] * len(events)
 
     for event, headers in zip(
-        events, headers_of(topics, events, [e.event_time_ms for e in events]), strict=True
+        events, headers_of(events, [e.event_time_ms for e in events]), strict=True
     ):
         expected = cloud_event_headers(
-            INTERACTIONS, event.source, event.event_id, event.event_time_ms
+            event.contract, event.source, event.event_id, event.event_time_ms
         )
         assert expected == [
             (name, value.encode() if isinstance(value, str) else value) for name, value in headers
