@@ -1,12 +1,14 @@
 """From rule files to a rule book, or to the list of everything that is wrong with them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from processors.kpis import (
     ExpressionError,
     Fault,
+    Kpi,
     Registry,
     Scope,
     compile_condition,
@@ -33,7 +35,7 @@ from processors.rules.documents import (
     RuleEntry,
     read_directory,
 )
-from processors.rules.texts import names_of, places_of
+from processors.rules.texts import duration_text, names_of, places_of
 
 PERSON = "agent_id"
 
@@ -189,30 +191,39 @@ class _Loader:
             return None
         conditions = _Conditions(located, self.vocabularies[scope.id], self.faults)
         when = conditions.compile("when", entry.when)
+        clear = conditions.compile("clear", entry.clear) if entry.clear else None
+        guards = tuple(conditions.compile_all("guards", entry.guards))
+        members = entry.members or MembersEntry(by=entry.subject or scope.key)
+        grid = _Grid(
+            window_ms=self._duration(located, "window", entry.window),
+            every_ms=self._duration(located, "every", entry.every),
+            sustain_ms=self._duration(located, "sustain", entry.sustain),
+            cooldown_ms=self._duration(located, "cooldown", entry.cooldown),
+        )
+        # What a broken condition names is unknown, so nothing can be held against it.
+        named = [scope.kpis[i] for i in when.kpis] if when else scope.kpis
+        self._check_rule(located, entry, scope, members.by, named, grid)
         if when is None:
             return None
-        members = entry.members or MembersEntry(by=entry.subject or scope.key)
-        rule = Rule(
+        return Rule(
             id=entry.id,
             version=entry.version,
             proposal=proposal,
             scope=scope,
-            window_ms=self._duration(located, "window", entry.window) or 0,
-            every_ms=self._duration(located, "every", entry.every) or 0,
+            window_ms=grid.window_ms or 0,
+            every_ms=grid.every_ms or 0,
             subject=members.by,
             subject_scope=_scope_of(members.by, self.registry.scopes, scope.id),
             quorum=Quorum(members.at_least, members.share),
             when=when,
-            clear=conditions.compile("clear", entry.clear) if entry.clear else None,
-            guards=tuple(conditions.compile_all("guards", entry.guards)),
+            clear=clear,
+            guards=guards,
             minimum_n=dict(self._minimum_n(located, entry, scope, when)),
-            sustain_ms=self._duration(located, "sustain", entry.sustain) or 0,
-            cooldown_ms=self._duration(located, "cooldown", entry.cooldown) or 0,
+            sustain_ms=grid.sustain_ms or 0,
+            cooldown_ms=grid.cooldown_ms or 0,
             inhibited_by=entry.inhibited_by,
             samples=entry.samples,
         )
-        self._check_rule(located, entry, rule)
-        return rule
 
     def _scope(self, located: Located[ProposalEntry], name: str) -> Scope | None:
         scopes = {scope.id: scope for scope in self.registry.scopes}
@@ -237,16 +248,22 @@ class _Loader:
             else:
                 yield i, kpi.minimum_n if given is None else given
 
-    def _check_rule(self, located: Located[ProposalEntry], entry: RuleEntry, rule: Rule) -> None:
+    def _check_rule(
+        self,
+        located: Located[ProposalEntry],
+        entry: RuleEntry,
+        scope: Scope,
+        subject: Sequence[str],
+        named: Sequence[Kpi],
+        grid: "_Grid",
+    ) -> None:
         self.faults += [
-            *_grid_faults(located, rule),
-            *_subject_faults(located, entry, rule),
-            *_sample_faults(located, rule, self.registry),
-            *_person_faults(located, rule.subject),
-            *_recipient_faults(located, rule.subject, "the subject"),
-            *_template_faults(
-                located, names_of(rule.scope.key, (rule.scope.kpis[i] for i in rule.when.kpis))
-            ),
+            *grid.faults(located, scope),
+            *_subject_faults(located, entry, scope, subject),
+            *_sample_faults(located, entry, scope, named, self.registry),
+            *_person_faults(located, subject),
+            *_recipient_faults(located, subject, "the subject"),
+            *_template_faults(located, names_of(scope.key, named)),
         ]
 
     def _immediate(
@@ -331,55 +348,64 @@ def _scope_of(columns: Sequence[str], scopes: Iterable[Scope], otherwise: str) -
     return otherwise
 
 
-def _grid_faults(located: Located[ProposalEntry], rule: Rule) -> Iterator[Fault]:
-    pane_ms = rule.scope.pane_ms
-    if not rule.window_ms or not rule.every_ms:
-        return
-    if rule.every_ms % pane_ms:
-        expected = f"a multiple of the pane of {rule.scope.id}, {pane_ms // 1000}s"
-        yield located.fault("every", f"found a tick that is off the panes, expected {expected}")
-    if rule.window_ms % pane_ms or rule.window_ms < rule.every_ms:
-        expected = "a multiple of the pane, and at least one tick long"
-        yield located.fault("window", f"found {rule.window_ms // 1000}s, expected {expected}")
-    for field, span_ms in (("sustain", rule.sustain_ms), ("cooldown", rule.cooldown_ms)):
-        if span_ms % rule.every_ms:
-            yield located.fault(
-                field, "found a time between two ticks, expected a multiple of every"
-            )
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The times of a rule; None is not given, or a fault already noted."""
+
+    window_ms: int | None
+    every_ms: int | None
+    sustain_ms: int | None
+    cooldown_ms: int | None
+
+    def faults(self, located: Located[ProposalEntry], scope: Scope) -> Iterator[Fault]:
+        every_ms = self.every_ms
+        if every_ms is None:
+            return
+        if every_ms % scope.pane_ms:
+            expected = f"a multiple of the pane of {scope.id}, {duration_text(scope.pane_ms)}"
+            yield located.fault("every", f"found {duration_text(every_ms)}, expected {expected}")
+        spans = {"window": self.window_ms, "sustain": self.sustain_ms, "cooldown": self.cooldown_ms}
+        for field, span_ms in spans.items():
+            if span_ms is not None and span_ms % every_ms:
+                expected = f"a multiple of every, {duration_text(every_ms)}"
+                yield located.fault(field, f"found {duration_text(span_ms)}, expected {expected}")
 
 
 def _subject_faults(
-    located: Located[ProposalEntry], entry: RuleEntry, rule: Rule
+    located: Located[ProposalEntry], entry: RuleEntry, scope: Scope, subject: Sequence[str]
 ) -> Iterator[Fault]:
-    key = rule.scope.key
+    key = scope.key
     field = "members" if entry.members else "subject"
     if entry.members and entry.subject:
         yield located.fault("subject", "found beside members, whose `by` names the subject")
-    unknown = [column for column in rule.subject if column not in key]
+    unknown = [column for column in subject if column not in key]
     if unknown:
-        expected = f"columns of the key of {rule.scope.id}: {', '.join(key)}"
+        expected = f"columns of the key of {scope.id}: {', '.join(key)}"
         yield located.fault(field, f"found {', '.join(unknown)}, expected {expected}")
-    if len(set(rule.subject)) < len(rule.subject):
+    if len(set(subject)) < len(subject):
         yield located.fault(field, "found a column twice")
-    if key and key[0] not in rule.subject:
+    if key and key[0] not in subject:
         # Keys are spread over workers by the first column: no worker sees all of the subject.
-        reason = f"found {', '.join(rule.subject)}, expected {key[0]} among them"
-        yield located.fault(field, f"{reason}: the keys of {rule.scope.id} lie with it")
+        reason = f"found {', '.join(subject)}, expected {key[0]} among them"
+        yield located.fault(field, f"{reason}: the keys of {scope.id} lie with it")
 
 
 def _sample_faults(
-    located: Located[ProposalEntry], rule: Rule, registry: Registry
+    located: Located[ProposalEntry],
+    entry: RuleEntry,
+    scope: Scope,
+    named: Sequence[Kpi],
+    registry: Registry,
 ) -> Iterator[Fault]:
-    named = [rule.scope.kpis[i].id for i in rule.when.kpis]
-    for kpi_id, sample_id in rule.samples.items():
+    for kpi_id, sample_id in entry.samples.items():
         sample = registry.samples.get(sample_id)
-        if kpi_id not in named:
+        if kpi_id not in {kpi.id for kpi in named}:
             yield located.fault("samples", f"found {kpi_id}, which `when` does not name")
         if sample is None:
             reason = f"found unknown sample {sample_id}"
             yield located.fault("samples", reason + suggest(sample_id, sorted(registry.samples)))
-        elif sample.source not in rule.scope.sources:
-            reason = f"found {sample_id} of {sample.source}, which {rule.scope.id} has not"
+        elif sample.source not in scope.sources:
+            reason = f"found {sample_id} of {sample.source}, which {scope.id} has not"
             yield located.fault("samples", reason)
 
 
