@@ -37,6 +37,15 @@ Seconds = Annotated[float, Field(gt=0)]
 Servers = Annotated[str, StringConstraints(pattern=r"^[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*$")]
 RedisUrl = Annotated[str, StringConstraints(pattern=r"^(rediss?|unix)://")]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
+ApplicationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,200}$")]
+
+# What a pattern asks for, in words.
+_FORMS = {
+    "kafka_bootstrap_servers": "host:port, several joined by commas",
+    "redis_url": "a URL such as redis://host:6379/0",
+    "schema_registry_url": "a URL such as https://host:8081",
+    "application_id": "letters, digits, '.' and '-'",
+}
 
 
 class SettingsError(Exception):
@@ -102,7 +111,7 @@ class Settings(BaseModel):
     schema_registry_url: HttpUrl | None = None
 
     state_dir: Path = Field(default_factory=default_state_dir)
-    application_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,200}$")] = "andon"
+    application_id: ApplicationId = "andon"
     kpis_dir: Path = _SHIPPED / "kpis"
     rules_dir: Path = _SHIPPED / "rules"
     topics_file: Path | None = None
@@ -306,7 +315,11 @@ def _from_local_stack(file: Path) -> dict[str, str]:
         addresses = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return {name: addresses[name] for name in _STACK_ADDRESSES if name in addresses}
+    if not isinstance(addresses, dict):
+        return {}
+    return {
+        name: addresses[name] for name in _STACK_ADDRESSES if isinstance(addresses.get(name), str)
+    }
 
 
 _Fault = tuple[tuple[str, ...], str]  # names of the settings that disagree; what is wrong
@@ -323,7 +336,8 @@ def _validate(
         for fault in error.errors(include_url=False):
             name = str(fault["loc"][0])
             found = "a secret" if "password" in name else repr(fault["input"])
-            expected = _expected(str(fault["msg"]))
+            pattern_missed = fault["type"] == "string_pattern_mismatch"
+            expected = _FORMS[name] if pattern_missed else _expected(str(fault["msg"]))
             faults.append(f"{origins.get(name, name)}: {found}, expected {expected}")
     kept = {name: value for name, value in values.items() if name not in refused}
     return Settings.model_validate(kept), refused
