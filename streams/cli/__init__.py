@@ -23,6 +23,11 @@ COMMANDS: dict[str, Command] = {
     "send": Command("streams.cli.send:send", "Send JSON lines of one contract, each checked."),
     "replay": Command("streams.cli.replay:replay", "Send a file of recorded events to the topics."),
     "simulate": Command("streams.cli.simulate:simulate", "Send a generated day to the topics."),
+    "kpis": Command("streams.cli.kpis:kpis", "Print the newest KPI record of each key."),
+    "actions": Command("streams.cli.actions:actions", "Print what the rules have decided."),
+    "verify": Command(
+        "streams.cli.verify:verify", "Recompute everything from the input, and compare."
+    ),
     "rules": Command("streams.cli.rules:app", "Check rule files, and list what they say."),
     "dead-letters": Command(
         "streams.cli.dead_letters:app", "List what was set aside, and put mended records back."

@@ -129,8 +129,9 @@ class Comparison:
         end = "expected.end_ms IS DISTINCT FROM found.end_ms"
         always = -NEVER_MS
         yield _Check("window.end_time", "expected.end_ms", "found.end_ms", end, always)
-        key = _record_key(scope, self._expected.window)
-        yield _Check("record key", key, "found.record_key", f"{key} <> found.record_key", always)
+        key, found = _record_key(scope, self._expected.window), "url_decode(found.record_key)"
+        yield _Check("record key", key, found, f"{key} IS DISTINCT FROM {found}", always)
+        yield self._status_check("status", "found.status", self._all_final())
 
     def _measure_check(self, measure: Measure) -> _Check:
         expected = f"expected.{sql_name(measure.id)} / {float(units_per_one(measure))!r}"
@@ -155,25 +156,34 @@ class Comparison:
         yield check("state", f"expected.{sql_name('s:' + kpi.id)}", "kpi_states")
         yield check("definition_version", str(kpi.version), "kpi_versions")
         status = _listed("kpi_ids", "kpi_statuses", kpi.id)
+        yield self._status_check(f"kpis.{kpi.id}.status", status, bound)
+
+    def _all_final(self) -> int:
+        """Return the latest end of a window all of whose KPIs are final."""
+        kpis = self._expected.scope.kpis
+        return min((self._bound(kpi.measures) for kpi in kpis), default=NEVER_MS)
+
+    @staticmethod
+    def _status_check(what: str, found: str, bound: int) -> _Check:
         final = f"expected.end_ms <= {bound}"
         wanted = f"CASE WHEN {final} THEN 'FINAL' ELSE 'PROVISIONAL' END"
         # What was final and changed all the same is called REVISED.
-        differs = f"(({status}) IN ('FINAL', 'REVISED')) IS DISTINCT FROM ({final})"
-        yield _Check(f"kpis.{kpi.id}.status", wanted, status, differs, bound)
+        differs = f"(({found}) IN ('FINAL', 'REVISED')) IS DISTINCT FROM ({final})"
+        return _Check(what, wanted, found, differs, bound)
 
     def _joined(self, checks: Sequence[_Check]) -> str:
         """Return the SQL of all records of either side, with whether they differ."""
         scope, window = self._expected.scope, self._expected.window
         values = ", ".join(f"expected.k{i}" for i in range(len(scope.key)))
-        bounds = [self._bound(kpi.measures) for kpi in scope.kpis] or [NEVER_MS]
+        last = max((self._bound(kpi.measures) for kpi in scope.kpis), default=NEVER_MS)
         end = "coalesce(expected.end_ms, found.end_ms)"
         absent = "(found.record_key IS NULL OR expected.start_ms IS NULL)"
         final = " OR ".join(f"({end} <= {c.bound_ms} AND {c.differs})" for c in checks)
         provisional = " OR ".join(f"({end} > {c.bound_ms} AND {c.differs})" for c in checks)
         return f"""
-        SELECT expected, found, {end} AS end_ms, {min(bounds)} AS all_final_ms,
-            ({absent} AND {end} <= {max(bounds)}) OR (NOT {absent} AND ({final})) AS final_differs,
-            ({absent} AND {end} > {max(bounds)}) OR (NOT {absent} AND ({provisional}))
+        SELECT expected, found, {end} AS end_ms, {self._all_final()} AS all_final_ms,
+            ({absent} AND {end} <= {last}) OR (NOT {absent} AND ({final})) AS final_differs,
+            ({absent} AND {end} > {last}) OR (NOT {absent} AND ({provisional}))
                 AS provisional_differs
         FROM {self._expected.table} AS expected
         FULL JOIN (
@@ -292,11 +302,7 @@ def _differs(expected: str, found: str) -> str:
 
 
 def _record_key(scope: Scope, window: Window) -> str:
-    """Return the SQL of the record key; `%`, `|` and `,` inside a key value are percent-encoded."""
-    values = [
-        f"replace(replace(replace(expected.k{i}, '%', '%25'), '|', '%7C'), ',', '%2C')"
-        for i in range(len(scope.key))
-    ]
-    joined = " || ',' || ".join(values) or "''"
+    """Return the SQL of the record key, before characters of the values are percent-encoded."""
+    values = " || ',' || ".join(f"expected.k{i}" for i in range(len(scope.key))) or "''"
     head, tail = sql_text(scope.id + "|"), sql_text(f"|{window_name(window)}|")
-    return f"{head} || {joined} || {tail} || expected.start_ms"
+    return f"{head} || {values} || {tail} || expected.start_ms"

@@ -194,13 +194,17 @@ def load_advances(
     codec: Codec,
     processed: Mapping[tuple[str, int], int],
 ) -> None:
-    """Put the logged idle advances into the ledger, up to the positions that were processed."""
+    """Put the logged idle advances into the ledger, up to the positions that were processed.
+
+    EMPTY says that a partition has nothing that could hold others back, and moves no watermark.
+    """
     for records in read_records(client, codec.topic):
         found = (codec.decode(each.value, each.headers) for each in records if each.value)
         ledger.advance(
             Advance(each["topic"], each["partition"], each["position"], each["watermark"])
             for each in found
-            if each["position"] <= processed.get((each["topic"], each["partition"]), -1)
+            if each["reason"] != "EMPTY"
+            and each["position"] <= processed.get((each["topic"], each["partition"]), -1)
         )
 
 

@@ -213,10 +213,12 @@ class Ledger:
         return rows
 
     def combined_watermark(self, contract: str) -> int | None:
-        """Return the least watermark over the partitions that have any, None if none has."""
+        """Return the least watermark over the partitions that have any, None if none has.
+
+        A partition without a valid record has none and holds nothing back.
+        """
         row = self.sql.execute(
-            f"SELECT CASE WHEN bool_and(watermark IS NOT NULL) THEN min(watermark) END"
-            f" FROM {sql_name(contract + '_watermark')}"
+            f"SELECT min(watermark) FROM {sql_name(contract + '_watermark')}"
         ).fetchone()
         return None if row is None else row[0]
 
