@@ -42,7 +42,7 @@ _SPANS = ("disorder", "grace", "reach")
 _KEYS = frozenset(
     (
         *("name", "contract", "role", "key", "partitions"),
-        *("compatibility", "changelog", "config", *_SPANS),
+        *("compatibility", "changelog", "config", "reaches", *_SPANS),
     )
 )
 _TIMEOUT_S = 30.0
@@ -51,7 +51,10 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic; `config` is the broker's, spans are 0 for topics that are no input."""
+    """One topic; `config` is the broker's, spans are 0 for topics that are no input.
+
+    `reaches` has the reach of count times, by name, that differ from the topic's own.
+    """
 
     name: str
     contract: str | None
@@ -64,6 +67,11 @@ class Topic:
     disorder_ms: int
     grace_ms: int
     reach_ms: int
+    reaches: Mapping[str, int] = field(default_factory=dict)
+
+    def reach_of_ms(self, count_time: str) -> int:
+        """Return how far before event_time this count time may lie, in ms."""
+        return self.reaches.get(count_time, self.reach_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ def _topic(entry: Any, defaults: Mapping[str, Any], faults: list[str]) -> Topic 
         disorder_ms=parse_span_ms(entry.get("disorder", "0s")),
         grace_ms=parse_span_ms(entry.get("grace", "0s")),
         reach_ms=parse_span_ms(entry.get("reach", "0s")),
+        reaches={name: parse_span_ms(span) for name, span in entry.get("reaches", {}).items()},
     )
 
 
@@ -165,6 +174,7 @@ def _faults_of(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if "_" in name:
         yield f"{name}: has '_', expected '.' and '-' only since metrics confuse '_' with '.'"
     spans = {f"{name}.{span}": entry.get(span, "0s") for span in _SPANS}
+    spans |= {f"{name}.reaches.{time}": span for time, span in entry.get("reaches", {}).items()}
     retention = entry.get("config", {}).get("retention.ms", "0s")
     for where, span in {**spans, f"{name}.config.retention.ms": retention}.items():
         try:

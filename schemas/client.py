@@ -17,6 +17,10 @@ from schemas.errors import TopicMissing
 
 _BATCH = 10_000
 _TIMEOUT_S = 30.0
+_ISOLATIONS = {
+    "read_committed": IsolationLevel.READ_COMMITTED,
+    "read_uncommitted": IsolationLevel.READ_UNCOMMITTED,
+}
 
 
 def consumer_config(client_config: Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
@@ -52,12 +56,15 @@ def offset_ranges(
 ) -> dict[int, tuple[int, int]]:
     """Return the first offset and the last stable offset (exclusive) of each partition.
 
-    Raise TopicMissing, or KafkaException where the broker does not answer.
+    With isolation.level read_uncommitted it is the last offset instead, open transactions
+    included. Raise TopicMissing, or KafkaException where the broker does not answer.
     """
-    admin = AdminClient(dict(client_config))
+    isolation = _ISOLATIONS[client_config.get("isolation.level", "read_committed")]
+    admin = AdminClient({k: v for k, v in client_config.items() if k != "isolation.level"})
     wanted = partition_numbers(admin, topic) if partitions is None else partitions
-    first = _offsets(admin, topic, wanted, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    stable = _offsets(admin, topic, wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    first = _offsets(admin, topic, wanted, earliest, isolation)
+    stable = _offsets(admin, topic, wanted, latest, isolation)
     return {p: (first[p], stable[p]) for p in wanted}
 
 
@@ -70,13 +77,17 @@ def partition_numbers(admin: AdminClient, topic: str) -> list[int]:
 
 
 def _offsets(
-    admin: AdminClient, topic: str, partitions: Sequence[int], spec: OffsetSpec
+    admin: AdminClient,
+    topic: str,
+    partitions: Sequence[int],
+    spec: OffsetSpec,
+    isolation: IsolationLevel,
 ) -> dict[int, int]:
     if not partitions:
         return {}
     futures = admin.list_offsets(
         {TopicPartition(topic, p): spec for p in partitions},
-        isolation_level=IsolationLevel.READ_COMMITTED,
+        isolation_level=isolation,
         request_timeout=_TIMEOUT_S,
     )
     return {tp.partition: future.result(_TIMEOUT_S).offset for tp, future in futures.items()}
@@ -94,8 +105,9 @@ def read_all(
     """Yield the committed records of a topic in batches, up to the offsets that are stable now.
 
     `begin` and `end` (exclusive) bound the offsets by partition, where they are within the log's.
-    Partitions may be mixed in a batch; within each the order is the log's. Raise TopicMissing, or KafkaException
-    where the broker refuses or has been silent for 30 seconds.
+    Partitions may be mixed in a batch; within each the order is the log's. With isolation.level
+    read_uncommitted every record up to the last counts. Raise TopicMissing, or KafkaException where
+    the broker refuses or has been silent for 30 seconds.
     """
     ends = {}
     starts = []

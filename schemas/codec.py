@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyruhvro
 
 from schemas.checks import Checks
-from schemas.contract import load_contract
+from schemas.contract import expanded, kind, load_contract
 from schemas.errors import (
     ContractViolation,
     FutureTime,
@@ -93,6 +93,7 @@ class Codec:
         self._usual: tuple[int, Writer] | None = None
         self._checks = Checks(self.contract)
         self._serial = serial_schema(self.contract)
+        self._fields = expanded(self.contract.schema)["fields"]
 
     @property
     def schema_id(self) -> int:
@@ -152,10 +153,12 @@ class Codec:
         expected = pyruhvro.avro_to_arrow_schema(self._serial)
         if unknown := set(batch.schema.names) - set(expected.names):
             raise ContractViolation(self.contract.name, min(unknown), "unknown column")
-        if batch.schema.equals(expected):
-            return batch
-        defaults = {f["name"]: f for f in self.contract.schema["fields"]}
-        arrays = [self._array(batch, f, defaults[f.name]) for f in expected]
+        arrays = [
+            self._array(batch, wanted, f) for wanted, f in zip(expected, self._fields, strict=True)
+        ]
+        for array, f in zip(arrays, self._fields, strict=True):
+            if _lacks_values(array, f["type"]):
+                raise ContractViolation(self.contract.name, f["name"], "null, expected a value")
         return pa.RecordBatch.from_arrays(arrays, schema=expected)
 
     def _array(self, batch: pa.RecordBatch, f: pa.Field, avro: Mapping[str, Any]) -> pa.Array:
@@ -164,8 +167,6 @@ class Codec:
                 raise ContractViolation(self.contract.name, f.name, "absent, expected a column")
             return pa.array([avro["default"]] * batch.num_rows, f.type)
         array = batch.column(f.name)
-        if not f.nullable and array.null_count:
-            raise ContractViolation(self.contract.name, f.name, "null, expected a value")
         try:
             return array if array.type.equals(f.type) else array.cast(f.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as problem:
@@ -359,6 +360,17 @@ def _try_read(writer: Writer, values: Sequence[bytes | None]) -> pa.RecordBatch 
     except (ValueError, TypeError):
         return None
     return batch if all(_is_text(array) for array in batch.columns) else None
+
+
+def _lacks_values(array: pa.Array, avro_type: Any) -> bool:
+    """Whether a value is null, at any depth, where the type has none; the writer would not mind."""
+    if isinstance(avro_type, list):
+        return False
+    if array.null_count:
+        return True
+    if kind(avro_type) == "record":
+        return any(_lacks_values(array.field(f["name"]), f["type"]) for f in avro_type["fields"])
+    return kind(avro_type) == "array" and _lacks_values(array.flatten(), avro_type["items"])
 
 
 def _is_text(array: pa.Array) -> bool:

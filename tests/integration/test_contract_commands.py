@@ -253,11 +253,16 @@ def test_a_whole_topic_is_read_up_to_its_last_committed_record(kafka, new_topic)
 
     values = [m.value() for batch in read_all(client, topic) for m in batch]
     later = [m.value() for batch in read_all(client, topic, begin={0: 1}) for m in batch]
+    until = [m.value() for batch in read_all(client, topic, end={0: 4}) for m in batch]
+    dirty = client | {"isolation.level": "read_uncommitted"}
+    everything = [m.value() for batch in read_all(dirty, topic) for m in batch]
     ranges = offset_ranges(client, topic)
     producer.abort_transaction(30)
 
     assert [b"kept", b"kept too"] == values
     assert [b"kept too"] == later
+    assert [b"kept"] == until
+    assert [b"kept", b"aborted", b"kept too", b"open"] == everything
     assert {0: (0, 6), 1: (0, 0)} == ranges
 
 

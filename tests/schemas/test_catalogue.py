@@ -14,10 +14,18 @@ def test_the_inputs_carry_their_time_settings():
     hour, day = 3_600_000, 86_400_000
 
     assert [
-        (names.INTERACTIONS, 2_000, hour, 4 * hour),
+        (names.INTERACTIONS, 2_000, hour, 0),
         (names.SURVEYS, 2_000, 3 * day, 3 * day),
         (names.EVALUATIONS, 2_000, 7 * day, 0),
     ] == [(t.name, t.disorder_ms, t.grace_ms, t.reach_ms) for t in CATALOGUE.inputs]
+
+
+def test_a_count_time_may_have_a_reach_of_its_own():
+    """What is counted where it was offered lies further back than what counts as it happens."""
+    interactions = CATALOGUE[names.INTERACTIONS]
+
+    assert 0 == interactions.reach_of_ms("event_time")
+    assert 14_400_000 == interactions.reach_of_ms("offered_time")
 
 
 def test_a_topic_is_read_with_defaults_and_milliseconds():
@@ -87,7 +95,8 @@ def test_all_faults_of_a_catalogue_are_told_together(tmp_path):
     file.write_text("""
 topics:
   - {name: a_b, role: input, partitions: 1}
-  - {name: c, role: sideways, partitions: 0, contract: fax, grace: 1w, colour: red}
+  - {name: c, role: sideways, partitions: 0, contract: fax, grace: 1w, colour: red,
+     reaches: {offered_time: 9}}
   - {name: d, role: input, partitions: 4, changelog: e}
   - {name: e, role: internal, partitions: 3}
   - {name: e, role: internal, partitions: 3, changelog: f}
@@ -108,6 +117,7 @@ topics:
         "c.partitions: 0",
         "c.contract: 'fax'",
         "c.grace: '1w'",
+        "c.reaches.offered_time: '9'",
         "topics: {'role': 'input'}",
         "e: twice",
         "e.partitions: 3",

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import fastavro
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,6 +245,16 @@ def test_columns_to_write_may_lack_what_has_a_default():
     ):
         with pytest.raises(ContractViolation, match=message):
             INTERACTIONS.encode_columns(wrong.to_arrow().to_batches()[0])
+
+
+def test_a_null_inside_an_array_is_not_written_as_something_else():
+    """The columnar writer has no eye for nulls where there may be none; we have."""
+    sound = record("evaluation", "submitted")
+    broken = sound | {"items": [sound["items"][0] | {"weight": None}]}
+    frame = pl.DataFrame([sound, broken], schema=load_contract("evaluation").columns)
+
+    with pytest.raises(ContractViolation, match=r"evaluation\.items: null, expected a value"):
+        codec("evaluation").encode_columns(frame.to_arrow().to_batches()[0])
 
 
 @settings(max_examples=100, deadline=None)
