@@ -1,4 +1,4 @@
-"""The predicates of a contract mean the same to polars, which decides, and DuckDB, which verifies."""
+"""Predicates mean the same to polars, which decides, and to DuckDB, which verifies."""
 
 import duckdb
 import polars as pl
@@ -43,8 +43,10 @@ ITEM = record("evaluation", "submitted")["items"][0]
 BROKEN = {
     "interaction": (
         "answered",
-        [{"event_id": ""}, {"leg": 0}, {"queue_wait_ms": -1}, {"queue_wait_ms": None}]
-        + [{"hold_count": -1}, {"offered_time": 4_000_000_000_000}, {"agent_id": ""}],
+        [
+            *({"event_id": ""}, {"leg": 0}, {"queue_wait_ms": -1}, {"queue_wait_ms": None}),
+            *({"hold_count": -1}, {"offered_time": 4_000_000_000_000}, {"agent_id": ""}),
+        ],
     ),
     "survey": (
         "answered",
