@@ -322,8 +322,8 @@ def _record(message: Message) -> Record:
     return Record(
         Partition(cast(str, message.topic()), cast(int, message.partition())),
         cast(int, message.offset()),
-        cast("bytes | None", message.key()),
-        cast("bytes | None", message.value()),
+        message.key(),
+        message.value(),
         message.timestamp()[1],
         cast(Headers, message.headers()),
     )

@@ -160,8 +160,8 @@ _COLUMNS = (
 class RedisKpis:
     """Keeps the newest version of every KPI record; asked twice, it changes nothing.
 
-    `client` must be made with `decode_responses=False`. Series of `without_history` scopes (those of
-    persons, of which there are many) carry no values for sparklines.
+    `client` must be made with `decode_responses=False`. Series of `without_history` scopes
+    (those of persons, of which there are many) carry no values for sparklines.
     """
 
     client: redis.Redis

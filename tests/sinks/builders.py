@@ -70,8 +70,9 @@ def record_name(record: Mapping[str, Any]) -> str:
 
 def kpi_columns(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], pl.DataFrame]:
     """Names and columns of KPI records, as a reader of the topic has them."""
-    values = [KPI_CODEC.encode(record) for record in records]
-    return [record_name(r) for r in records], KPI_CODEC.columns(values, [0] * len(values)).frame
+    decoded = KPI_CODEC.columns([KPI_CODEC.encode(r) for r in records], [0] * len(records))
+    assert [] == decoded.rejected
+    return [record_name(record) for record in records], decoded.frame
 
 
 def action(action_id: str = "a1", **fields: Any) -> dict[str, Any]:
@@ -101,5 +102,6 @@ def action(action_id: str = "a1", **fields: Any) -> dict[str, Any]:
 
 def action_columns(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Columns of actions, as a reader of the topic has them."""
-    values = [ACTION_CODEC.encode(record) for record in records]
-    return ACTION_CODEC.columns(values, [0] * len(values)).frame
+    decoded = ACTION_CODEC.columns([ACTION_CODEC.encode(r) for r in records], [0] * len(records))
+    assert [] == decoded.rejected
+    return decoded.frame
