@@ -18,7 +18,7 @@ from streams.cli.kpis import instant, joined_key
 from streams.cli.reading import OFFSET, Newest, plain
 from streams.settings import load_settings
 
-_CSV = [
+_CSV = (
     "event_time",
     "action_type",
     "severity",
@@ -33,7 +33,7 @@ _CSV = [
     "title",
     "reason",
     "action_id",
-]
+)
 
 _STYLES = {"CRITICAL": "bold red", "WARNING": "yellow"}
 

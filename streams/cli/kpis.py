@@ -34,7 +34,7 @@ SHOWN_KPIS = (
 )
 """KPIs that the table shows where none are asked for, as far as the records have them."""
 
-_CSV = [
+_CSV = (
     "scope",
     "key",
     "window_kind",
@@ -51,7 +51,7 @@ _CSV = [
     "target",
     "state",
     "kpi_status",
-]
+)
 
 _STYLES = {"WARNING": "yellow", "CRITICAL": "bold red", "TOO_FEW": "dim", "NO_DATA": "dim"}
 _UNITS = {"percent": " %", "seconds": " s"}

@@ -22,7 +22,7 @@ from streams.verify.compare import (
     unknown_records,
 )
 from streams.verify.decisions import ActionFindings, compare_actions
-from streams.verify.definitions import Definitions, read_definitions
+from streams.verify.definitions import SOURCE_CONTRACTS, Definitions, read_definitions
 from streams.verify.intake import (
     Extent,
     extents,
@@ -70,25 +70,29 @@ def verify(settings: Settings) -> Report:
     """
     judge = _Judge(settings)
     with tempfile.TemporaryDirectory(prefix="andon-verify-") as directory:
-        inputs = inputs_of(judge.catalogue)
+        inputs = inputs_of(judge.catalogue, judge.definitions)
         with Ledger(inputs, Path(directory)) as ledger:
             return judge.run(ledger)
 
 
-def inputs_of(catalogue: Catalogue) -> list[Input]:
-    """Return the input topics of a catalogue that have a contract."""
-    return [
-        Input(
-            topic.name,
-            topic.contract,
-            topic.disorder_ms,
-            topic.grace_ms,
-            topic.reach_ms,
-            topic.name in _RESTATED,
-        )
-        for topic in catalogue.inputs
-        if topic.contract is not None
-    ]
+def inputs_of(catalogue: Catalogue, definitions: Definitions) -> list[Input]:
+    """Return the input topics of a catalogue that have a contract.
+
+    A topic's reach is the longest of the count times that measures use.
+    """
+    found = []
+    for topic in catalogue.inputs:
+        if topic.contract is None:
+            continue
+        used = {
+            measure.count_time
+            for measure in definitions.measures.values()
+            if SOURCE_CONTRACTS[measure.source] == topic.contract
+        }
+        reach_ms = max((topic.reach_of_ms(name) for name in used), default=topic.reach_ms)
+        spans = (topic.disorder_ms, topic.grace_ms, reach_ms)
+        found.append(Input(topic.name, topic.contract, *spans, topic.name in _RESTATED))
+    return found
 
 
 class _Judge:
