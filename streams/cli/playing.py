@@ -46,8 +46,14 @@ def parse_speed(text: str) -> float:
     return speed
 
 
-def play(settings: Settings, events: Sequence[SourceEvent], speed: float, title: str) -> Replayed:
-    """Send the events to the input topics, showing progress.
+def play(
+    settings: Settings,
+    events: Sequence[SourceEvent],
+    speed: float,
+    title: str,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Replayed:
+    """Send the events to the input topics, showing progress; `meanwhile` is called now and then.
 
     Raises CommandError where no broker answers, TopicMissing where it has no input topics.
     """
@@ -59,7 +65,12 @@ def play(settings: Settings, events: Sequence[SourceEvent], speed: float, title:
     # The events live to the end: the collector need not go through them again and again.
     gc.freeze()
     try:
-        with progress_of(len(events), title) as progress:
+        with progress_of(len(events), title) as show:
+
+            def progress(sent: int, event_time_ms: int) -> None:
+                meanwhile()
+                show(sent, event_time_ms)
+
             return Replay(settings.kafka_client(), encoder).run(events, speed, progress)
     finally:
         gc.unfreeze()

@@ -1,0 +1,137 @@
+"""Child processes: started again where that is wanted, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from streams.cli import CommandError
+from streams.cli.children import Children, Interrupted, interruptible
+
+ROOT = Path(__file__).parents[3]
+
+
+class Scripts(Children):
+    """Children that run Python code instead of commands."""
+
+    def _open(self, command, log):
+        code = command[-1]
+        return super()._open([sys.executable, "-c", code], log)
+
+
+@pytest.fixture
+def children(tmp_path):
+    scripts = Scripts(tmp_path / "logs", os.environ)
+    yield scripts
+    scripts.stop()
+
+
+def test_a_child_that_ends_is_started_again(children):
+    """A child that may be started again is, and that is counted."""
+    child = children.start("once", "pass", restarts=True)
+    first = child.process.pid
+    child.process.wait(20)
+    children.tend()
+
+    assert child.process.pid != first
+    assert 1 == children.restarted
+
+
+def test_a_child_that_keeps_ending_is_given_up(children):
+    """After five starts again the failure is told with the end of the log."""
+    child = children.start("broken", "print('no broker'); raise SystemExit(3)", restarts=True)
+    for _ in range(5):
+        child.process.wait(20)
+        children.tend()
+    child.process.wait(20)
+    with pytest.raises(CommandError, match="broken: ended with code 3") as failure:
+        children.tend()
+
+    assert 5 == child.restarted
+    assert "no broker" in str(failure.value)
+
+
+def test_a_child_that_must_not_end_is_missed_at_once(children):
+    """Without leave to be started again, its end is a failure."""
+    children.start("single", "raise SystemExit(1)").process.wait(20)
+
+    with pytest.raises(CommandError, match="single: ended with code 1"):
+        children.tend()
+
+
+def test_a_child_that_does_its_work_is_waited_for(children):
+    """A child that ends well is done; one that fails is told."""
+    children.start("good", "pass")
+    children.finish("good", 20)
+    children.start("bad", "raise SystemExit(4)")
+
+    with pytest.raises(CommandError, match="bad: ended with code 4"):
+        children.finish("bad", 20)
+
+
+def test_stopping_ends_every_child(children):
+    """After a stop none of them runs."""
+    started = [children.start(str(n), "import time; time.sleep(600)") for n in range(3)]
+    children.stop()
+
+    assert [] == [child.name for child in started if psutil.pid_exists(child.process.pid)]
+
+
+def test_waiting_gives_up_when_nothing_moves(children):
+    """As long as something moves there is patience; then there is none."""
+    moves = iter(range(5))
+    with pytest.raises(CommandError, match=r"worker: nothing has moved for 0\.3 s"):
+        children.wait_until(lambda: False, "worker", 0.3, lambda: next(moves, 5))
+
+    assert 5 == next(moves, 5)
+
+
+def test_only_the_first_signal_interrupts():
+    """The first signal interrupts; the second one lets the clean-up go on."""
+    cleaned = []
+
+    def work() -> None:
+        with interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                cleaned.append(True)
+
+    with pytest.raises(Interrupted) as interrupted:
+        work()
+
+    assert ([True], 143) == (cleaned, interrupted.value.exit_code)
+
+
+ORPHANS = """
+import subprocess, sys, time
+from streams.cli.children import end_descendants
+code = "import subprocess, time; subprocess.Popen(['sleep', '600']); print(1, flush=True);"
+code += "time.sleep(600)"
+child = subprocess.Popen(
+    [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+)
+child.stdout.readline()
+print(len(end_descendants()), len(end_descendants()))
+"""
+
+
+def test_whatever_was_started_is_ended():
+    """Processes nobody has a name for are ended too, those below them included."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ("2 0\n", "") == (done.stdout, done.stderr)
