@@ -1,1 +1,1 @@
-"""Pure: columns and values in, columns and values out; no clock, random, environment, log or network."""
+"""Pure: columns and values in and out; no clock, random, environment, log or network."""

@@ -2,10 +2,18 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
 
-from streams.metrics import CONTENT_TYPE, METRICS, Metrics
+from streams.metrics import CONTENT_TYPE, METRICS
+
+
+class Told(Protocol):
+    """Metrics of a process."""
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text form."""
 
 
 class PortTakenError(Exception):
@@ -19,7 +27,7 @@ async def serve(
     host: str,
     port: int,
     ready: Callable[[], tuple[bool, str]],
-    metrics: Metrics = METRICS,
+    metrics: Told = METRICS,
 ) -> AsyncIterator[int]:
     """Answer on `host`:`port` (0: a free one) while the context is open; its value is the port.
 
@@ -39,7 +47,7 @@ async def serve(
         await runner.cleanup()
 
 
-def _application(ready: Callable[[], tuple[bool, str]], metrics: Metrics) -> web.Application:
+def _application(ready: Callable[[], tuple[bool, str]], metrics: Told) -> web.Application:
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 

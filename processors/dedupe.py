@@ -1,0 +1,120 @@
+"""Which events were seen before: 128-bit hashes of event ids, kept per event-time bucket.
+
+A re-sent record repeats its event time, so an id is only ever looked for in its own bucket, and a
+bucket is forgotten whole once the watermark has left it behind by the grace: what came later would
+be expired. An id costs 16 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+#: Width of the event-time buckets that ids are forgotten by.
+BUCKET_MS = 600_000
+
+Hashes = NDArray[np.uint64]  # [ids, 2]: high and low half
+
+
+def hash_ids(ids: Sequence[bytes]) -> Hashes:
+    """Return the XXH3 128-bit hash of each id, [ids, 2]: the same on every machine and release."""
+    digests = b"".join(map(xxhash.xxh3_128_digest, ids))
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+
+
+@dataclass(slots=True)
+class SeenIds:
+    """The ids of one source partition, in sorted runs per bucket.
+
+    ``unsaved`` holds what came since the last checkpoint: the runs a checkpoint has to write.
+    """
+
+    runs: dict[int, list[Hashes]] = field(default_factory=dict)
+    unsaved: dict[int, list[Hashes]] = field(default_factory=dict)
+
+    def first_seen(self, hashes: Hashes, event_times: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of the ids are new, the first of equal ones counting as new; remember them."""
+        fresh = np.zeros(len(hashes), dtype=np.bool_)
+        buckets = event_times - event_times % BUCKET_MS
+        for bucket in np.unique(buckets).tolist():
+            rows = np.flatnonzero(buckets == bucket)
+            rows = rows[np.argsort(hashes[rows, 0], kind="stable")]
+            candidates = hashes[rows]
+            new = _first_of_equal(candidates)
+            for run in self.runs.get(bucket, ()):
+                new &= ~_contains(run, candidates)
+            fresh[rows[new]] = True
+            if new.any():
+                self.unsaved.setdefault(bucket, []).append(candidates[new])
+                self._insert(bucket, candidates[new])
+        return fresh
+
+    def close(self, before_ms: int) -> list[int]:
+        """Forget the buckets that end at or before ``before_ms``; return their starts."""
+        closed = [bucket for bucket in self.runs if bucket + BUCKET_MS <= before_ms]
+        for bucket in closed:
+            del self.runs[bucket]
+            self.unsaved.pop(bucket, None)
+        return closed
+
+    def restore(self, bucket: int, hashes: Hashes) -> None:
+        """Put back what a checkpoint wrote."""
+        self._insert(bucket, hashes[np.argsort(hashes[:, 0], kind="stable")])
+
+    def take_unsaved(self) -> dict[int, Hashes]:
+        """Return the ids remembered since the last call, per bucket."""
+        taken = {bucket: np.concatenate(runs) for bucket, runs in self.unsaved.items()}
+        self.unsaved = {}
+        return taken
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(run.nbytes for runs in self.runs.values() for run in runs)
+
+    def _insert(self, bucket: int, run: Hashes) -> None:
+        # Runs double in length, so that n ids stand in log n runs and each is merged log n times.
+        runs = self.runs.setdefault(bucket, [])
+        while runs and len(runs[-1]) < 2 * len(run):
+            both = np.concatenate([runs.pop(), run])
+            run = both[np.argsort(both[:, 0], kind="stable")]
+        runs.append(run)
+
+
+def _first_of_equal(hashes: Hashes) -> NDArray[np.bool_]:
+    """Tell which rows of hashes, sorted by their high half, are the first of their kind."""
+    new = np.ones(len(hashes), dtype=np.bool_)
+    same = hashes[1:, 0] == hashes[:-1, 0]
+    if not np.array_equal(hashes[1:, 1][same], hashes[:-1, 1][same]):
+        return _first_of_equal_slowly(map(tuple, hashes.tolist()), len(hashes))
+    new[1:] = ~same
+    return new
+
+
+def _first_of_equal_slowly(pairs: Iterable[tuple[int, ...]], count: int) -> NDArray[np.bool_]:
+    # Two ids share 64 bits: rarer than a broken disk, and still counted right.
+    seen: set[tuple[int, ...]] = set()
+    new = np.zeros(count, dtype=np.bool_)
+    for row, pair in enumerate(pairs):
+        new[row] = pair not in seen
+        seen.add(pair)
+    return new
+
+
+def _contains(run: Hashes, hashes: Hashes) -> NDArray[np.bool_]:
+    high = run[:, 0]
+    at = np.searchsorted(high, hashes[:, 0])
+    found = np.zeros(len(hashes), dtype=np.bool_)
+    inside = np.flatnonzero(at < len(high))
+    for row in inside[high[at[inside]] == hashes[inside, 0]].tolist():
+        place = int(at[row])
+        while place < len(high) and high[place] == hashes[row, 0]:
+            if run[place, 1] == hashes[row, 1]:
+                found[row] = True
+                break
+            place += 1
+    return found

@@ -1,0 +1,281 @@
+"""Fold: the events of a source become partials, what they add to each key and pane.
+
+Two steps. :func:`admit` decides about each record of one partition, in its order: dead, expired,
+duplicate or applied. :func:`fold` groups the applied events of any number of partitions and adds
+their measures up. Both are functions of a prefix of each partition: neither batch boundaries nor
+the clock change what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from processors import histogram
+from processors.dedupe import BUCKET_MS, SeenIds, hash_ids
+from processors.keys import KEY_SEPARATOR
+from processors.kpis import Measure, Registry, Sample, Scope
+from processors.watermark import BEFORE_ALL_MS, Lateness, expired, running_watermarks
+
+#: Column of the prepared events: the watermark of their own partition just before them.
+WATERMARK = "_watermark"
+
+SectionKind = Literal["sums", "histogram", "samples"]
+
+
+@dataclass(slots=True)
+class Account:
+    """Where the records of one partition went; the counts add up at any moment."""
+
+    consumed: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    expired: int = 0
+    dead_lettered: int = 0
+
+
+@dataclass(slots=True)
+class SourceState:
+    """State of one source partition: all that a prefix of it leaves behind."""
+
+    position: int = 0
+    watermark_ms: int = BEFORE_ALL_MS
+    account: Account = field(default_factory=Account)
+    seen: SeenIds = field(default_factory=SeenIds)
+
+    def advance(self, watermark_ms: int) -> None:
+        """Apply a logged advance of the watermark at this position."""
+        self.watermark_ms = max(self.watermark_ms, watermark_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of a stretch of records: rows of the decoded frame, by outcome.
+
+    ``watermarks`` holds, for each row of the frame, the watermark just before it.
+    """
+
+    applied: NDArray[np.bool_]
+    expired: NDArray[np.bool_]
+    watermarks: NDArray[np.int64]
+
+
+def admit(state: SourceState, frame: pl.DataFrame, consumed: int, lateness: Lateness) -> Admission:
+    """Decide about the decoded records of a stretch of one partition, and move the state on.
+
+    ``frame`` holds the valid records in their order, ``consumed`` counts these and the dead ones.
+    """
+    times = frame["event_time"].to_numpy()
+    watermarks, state.watermark_ms = running_watermarks(times, state.watermark_ms, lateness)
+    late = expired(times, watermarks, lateness)
+    in_time = np.flatnonzero(~late)
+    hashes = hash_ids(frame["event_id"].cast(pl.Binary).to_list())
+    applied = np.zeros(len(frame), dtype=np.bool_)
+    applied[in_time] = state.seen.first_seen(hashes[in_time], times[in_time])
+    state.seen.close(state.watermark_ms - lateness.grace_ms - BUCKET_MS)
+    account = state.account
+    account.consumed += consumed
+    account.dead_lettered += consumed - len(frame)
+    account.expired += int(late.sum())
+    account.applied += int(applied.sum())
+    account.duplicates += len(in_time) - int(applied.sum())
+    return Admission(applied, late, watermarks)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Rows that partials of one source and scope carry.
+
+    ``rows`` has the key columns joined as ``key`` and ``pane`` (start, by count time); ``rule`` is
+    the start of the pane by event time if the event was on time for it, else null. Beside these:
+    sums have a column per measure; histograms ``measure``, ``bucket``, ``count``; samples
+    ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``.
+    """
+
+    source: str
+    scope: str
+    kind: SectionKind
+    rows: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ScopePlan:
+    """How the events of a source are grouped for one scope."""
+
+    scope: Scope
+    pane_ms: int
+    feeds_rules: bool
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPlan:
+    """All that folding the events of one source takes, worked out once."""
+
+    source: str
+    registry: Registry
+    measures: tuple[Measure, ...]
+    scopes: tuple[ScopePlan, ...]
+
+
+def plan_fold(
+    registry: Registry,
+    source: str,
+    rule_scopes: frozenset[str],
+    samples: frozenset[tuple[str, str]],
+) -> FoldPlan:
+    """Return the plan for a source.
+
+    ``rule_scopes`` are the scopes whose panes rules read, ``samples`` the (scope, sample) pairs
+    that rules quote as evidence.
+    """
+    measures = tuple(m for m in registry.measures.values() if m.source == source)
+    scopes = tuple(
+        ScopePlan(
+            scope,
+            scope.pane_ms,
+            scope.id in rule_scopes,
+            tuple(
+                sample
+                for sample in registry.samples.values()
+                if sample.source == source and (scope.id, sample.id) in samples
+            ),
+        )
+        for scope in registry.scopes
+        if source in scope.sources and (scope.windows or scope.id in rule_scopes)
+    )
+    return FoldPlan(source, registry, measures, scopes)
+
+
+def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
+    """Add the measures of applied events up by key and pane, for every scope of the source.
+
+    ``events`` has the columns of the source's contract and :data:`WATERMARK`.
+    """
+    if not len(events) or not plan.scopes:
+        return []
+    prepared = plan.registry.prepare(plan.source, events).with_columns(
+        _value(measure).alias(measure.id) for measure in plan.measures
+    )
+    if not len(prepared):
+        return []
+    queries = [query for scope in plan.scopes for query in _queries(plan, scope, prepared.lazy())]
+    frames = pl.collect_all([query for _, _, query in queries])
+    return [
+        Section(plan.source, scope.id, kind, rows)
+        for (scope, kind, _), rows in zip(queries, frames, strict=True)
+        if len(rows)
+    ]
+
+
+def _value(measure: Measure) -> pl.Expr:
+    if measure.aggregate == "histogram":
+        return histogram.bucket_expression(measure.expression)
+    return measure.expression
+
+
+_Query = tuple[Scope, SectionKind, pl.LazyFrame]
+
+
+def _queries(plan: FoldPlan, scope: ScopePlan, events: pl.LazyFrame) -> list[_Query]:
+    queries: list[_Query] = []
+    sums = set(scope.scope.sums)
+    for count_time in sorted({measure.count_time for measure in plan.measures}):
+        counted = [m for m in plan.measures if m.count_time == count_time]
+        grouped = events.group_by(_group_columns(scope, count_time))
+        names = [m.id for m in counted if m.id in sums]
+        if names:
+            query = grouped.agg(pl.col(names).sum(), *_attributes(scope.scope))
+            queries.append((scope.scope, "sums", query.select(*_keyed(scope.scope), *names)))
+        queries.extend(
+            (scope.scope, "histogram", _histogram(scope, measure, events))
+            for measure in counted
+            if measure.id in scope.scope.histograms
+        )
+    queries.extend(
+        (scope.scope, "samples", _samples(scope, sample, events)) for sample in scope.samples
+    )
+    return queries
+
+
+def _group_columns(scope: ScopePlan, count_time: str) -> list[pl.Expr]:
+    counted = pl.coalesce(count_time, "event_time")
+    pane = (counted - counted % scope.pane_ms).alias("pane")
+    return [*(pl.col(name).fill_null("") for name in scope.scope.key), pane, _rule_pane(scope)]
+
+
+def _rule_pane(scope: ScopePlan) -> pl.Expr:
+    if not scope.feeds_rules:
+        return pl.lit(None, pl.Int64).alias("rule")
+    start = pl.col("event_time") - pl.col("event_time") % scope.pane_ms
+    on_time = pl.col(WATERMARK) < start + scope.pane_ms
+    return pl.when(on_time).then(start).alias("rule")
+
+
+def _keyed(scope: Scope) -> list[pl.Expr]:
+    attributes = ["attribute", "attribute_time"] if scope.attributes else []
+    return [_key(scope), pl.col("pane"), pl.col("rule"), *map(pl.col, attributes)]
+
+
+def _key(scope: Scope) -> pl.Expr:
+    if not scope.key:
+        return pl.lit("").alias("key")
+    return pl.concat_str([pl.col(name) for name in scope.key], separator=KEY_SEPARATOR).alias("key")
+
+
+def _attributes(scope: Scope) -> list[pl.Expr]:
+    """Attributes of the newest event that has any; of two at one instant the greater."""
+    if not scope.attributes:
+        return []
+    joined = pl.concat_str(
+        [pl.col(name).fill_null("") for name in scope.attributes], separator=KEY_SEPARATOR
+    )
+    known = pl.any_horizontal(pl.col(name).is_not_null() for name in scope.attributes)
+    times = pl.col("event_time").filter(known)
+    newest = joined.filter(known).filter(times == times.max()).max()
+    return [newest.alias("attribute"), times.max().alias("attribute_time")]
+
+
+def _histogram(scope: ScopePlan, measure: Measure, events: pl.LazyFrame) -> pl.LazyFrame:
+    grouped = events.filter(pl.col(measure.id).is_not_null()).group_by(
+        [*_group_columns(scope, measure.count_time), pl.col(measure.id).alias("bucket")]
+    )
+    return grouped.agg(pl.len().cast(pl.Int64).alias("count")).select(
+        _key(scope.scope), "pane", "rule", pl.lit(measure.id).alias("measure"), "bucket", "count"
+    )
+
+
+def _samples(scope: ScopePlan, sample: Sample, events: pl.LazyFrame) -> pl.LazyFrame:
+    """The newest ids of each key and pane; rows that rules cannot see are left out."""
+    evaluation = pl.col("evaluation_id") if "evaluation" in sample.source else pl.lit(None)
+    ids = [
+        pl.col("event_time"),
+        pl.col("interaction_id"),
+        evaluation.cast(pl.String).alias("evaluation_id"),
+    ]
+    chosen = events.filter(sample.expression).select(
+        *(pl.col(name).fill_null("") for name in scope.scope.key), _rule_pane(scope), *ids
+    )
+    newest = (
+        chosen.filter(pl.col("rule").is_not_null())
+        .sort("event_time", "interaction_id", descending=True)
+        .group_by(*scope.scope.key, "rule", maintain_order=True)
+        .head(sample.keep)
+    )
+    return newest.select(
+        _key(scope.scope),
+        pl.col("rule").alias("pane"),
+        "rule",
+        pl.lit(sample.id).alias("sample"),
+        *(column.meta.output_name() for column in ids),
+    )
+
+
+def concatenate(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Join the applied events of several partitions of one topic."""
+    return frames[0] if len(frames) == 1 else pl.concat(frames)

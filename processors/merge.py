@@ -1,0 +1,668 @@
+"""Merge: partials of all source partitions add up to windows, finals and rule ticks.
+
+One :class:`Merge` holds the state of one partials partition. Blocks are applied in the order of
+the log; everything that follows - sums, which KPIs are final, which ticks rules have seen - is a
+function of the blocks applied, so that reading them again gives the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from processors.fold import Section
+from processors.keys import KEY_SEPARATOR
+from processors.kpis import Registry, Scope, WindowSpec
+from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
+from processors.rules import Sample as SampleIds
+from processors.segments import HistogramRows, Segment, pack, unpack
+from processors.watermark import BEFORE_ALL_MS, combined
+from processors.windows import window_end, window_starts
+
+#: Stands for the rule panes where a window's place in its scope is asked for.
+PANES = -1
+
+#: Segments at rest are packed once the others take more than this.
+HOT_BYTES = 48 * 1024 * 1024
+
+#: Weighing all segments is not for every flush.
+FREEZE_EVERY = 32
+
+SamplesOf = Callable[[tuple[str, ...], str], list[SampleIds]]
+Place = tuple[int, int]  # index of the window in its scope (or PANES), start
+
+
+class ChainBroken(Exception):
+    """Partials do not join: a stretch of a source is missing or came twice in part."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTime:
+    """What finality needs to know of a source: its topic, partitions, grace and reach."""
+
+    topic: str
+    partitions: int
+    grace_ms: int
+    reach_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The positions ``(from, to]`` of a source partition that a block covers.
+
+    A watermark of None says that the partition holds no event yet and holds nothing back.
+    """
+
+    topic: str
+    partition: int
+    from_position: int
+    to_position: int
+    watermark_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One record of partials: part ``part`` of the ``parts`` that a flush has for us."""
+
+    sources: tuple[Stretch, ...]
+    part: int
+    parts: int
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How far the blocks of one source partition have been applied."""
+
+    to_position: int
+    part: int
+    parts: int
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether all parts up to here are applied."""
+        return self.part == self.parts - 1
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """What a merge is defined by: the registry, the rules, and the sources' times."""
+
+    registry: Registry
+    rules: RuleBook
+    sources: Mapping[str, SourceTime]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Rows of a segment to publish. ``final`` holds the sources that are final there."""
+
+    scope: Scope
+    window: WindowSpec
+    segment: Segment
+    rows: NDArray[np.intp]
+    keys: list[str]
+    final: frozenset[str]
+    watermark_ms: int | None
+
+
+@dataclass(slots=True)
+class Frozen:
+    """A segment at rest."""
+
+    packed: bytes
+    unsaved: bool
+
+
+@dataclass(slots=True)
+class SegmentStore:
+    """The segments of a scope; those not touched for long are kept packed."""
+
+    hot: dict[Place, Segment] = field(default_factory=dict)
+    cold: dict[Place, Frozen] = field(default_factory=dict)
+    dropped: set[Place] = field(default_factory=set)
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self.hot or place in self.cold
+
+    def get(self, place: Place) -> Segment | None:
+        """Return the segment, unpacked and newest in use, or None."""
+        segment = self.hot.pop(place, None)
+        if segment is None and place in self.cold:
+            frozen = self.cold.pop(place)
+            segment = unpack(frozen.packed)
+            segment.unsaved = frozen.unsaved
+        if segment is not None:
+            self.hot[place] = segment
+        return segment
+
+    def put(self, place: Place, segment: Segment) -> None:
+        """Add a new segment."""
+        self.hot[place] = segment
+        self.dropped.discard(place)
+
+    def drop(self, place: Place) -> None:
+        """Forget a segment; the next checkpoint takes it out of the changelog."""
+        self.hot.pop(place, None)
+        self.cold.pop(place, None)
+        self.dropped.add(place)
+
+    def freeze(self, budget: int) -> None:
+        """Pack the longest unused segments until the others fit the budget."""
+        held = sum(segment.nbytes for segment in self.hot.values())
+        for place in list(self.hot):
+            if held <= budget:
+                return
+            segment = self.hot[place]
+            if segment.dirty_rows().size:
+                continue
+            held -= segment.nbytes
+            self.cold[place] = Frozen(pack(segment), segment.unsaved)
+            del self.hot[place]
+
+    def unsaved(self) -> Iterator[tuple[Place, bytes]]:
+        """Yield, packed, the segments that changed since the last checkpoint."""
+        for place, segment in self.hot.items():
+            if segment.unsaved:
+                segment.unsaved = False
+                yield place, pack(segment)
+        for place, frozen in self.cold.items():
+            if frozen.unsaved:
+                frozen.unsaved = False
+                yield place, frozen.packed
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        cold = sum(len(frozen.packed) for frozen in self.cold.values())
+        return cold + sum(segment.nbytes for segment in self.hot.values())
+
+
+@dataclass(slots=True)
+class ScopeState:
+    """Keys and segments of one scope.
+
+    ``changed`` are the windows with rows to publish; ``due`` orders, per source, the windows to
+    come final; ``ticked`` is, per source, up to where rules have seen its panes.
+    """
+
+    scope: Scope
+    pane_ms: int  # of the rule panes
+    keys: list[str] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+    saved_keys: int = 0
+    segments: SegmentStore = field(default_factory=SegmentStore)
+    changed: set[Place] = field(default_factory=set)
+    due: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+    samples: dict[int, list[tuple[int, str, SampleIds]]] = field(default_factory=dict)
+    ticked: dict[str, int] = field(default_factory=dict)
+
+    def codes_of(self, keys: Sequence[str]) -> NDArray[np.int32]:
+        """Return the code of each key, giving new keys one."""
+        codes = self.codes
+        for key in keys:
+            if key not in codes:
+                codes[key] = len(self.keys)
+                self.keys.append(key)
+        return np.fromiter((codes[key] for key in keys), np.int32, len(keys))
+
+
+@dataclass(slots=True)
+class GroupRuntime:
+    """Rules that look at the same window of a scope, and how far they have come."""
+
+    group: RuleGroup
+    scope: Scope
+    sources: frozenset[str]
+    columns: NDArray[np.intp]
+    state: GroupState
+    running: Segment
+    next_tick_ms: int | None = None
+
+
+Outcome = Firing | Suppressed
+
+
+class Merge:
+    """State of one partials partition."""
+
+    def __init__(self, plan: MergePlan) -> None:
+        self.plan = plan
+        self.position = 0
+        self.chain: dict[tuple[str, int], Link] = {}
+        self.watermarks: dict[tuple[str, int], int | None] = {}
+        self.skipped = 0
+        self.too_late = 0
+        self._settled = 0
+        self.scopes = {
+            scope.id: ScopeState(scope, _rule_pane_ms(plan.rules, scope))
+            for scope in plan.registry.scopes
+        }
+        self.groups = [self._group(group) for group in plan.rules.groups]
+        self._reading = {scope.id: set[str]() for scope in plan.registry.scopes}
+        for group in self.groups:
+            self._reading[group.scope.id] |= group.sources
+
+    # -- blocks -------------------------------------------------------------------------------
+
+    def apply(self, block: Block) -> None:
+        """Add one block; a block that was applied before is skipped and counted.
+
+        Raises :class:`ChainBroken` if a source's stretch does not join the one before it.
+        """
+        known = {self._follows(block, stretch) for stretch in block.sources}
+        if known == {False}:
+            self.skipped += 1
+            return
+        if len(known) > 1:
+            raise ChainBroken(f"partials.sources: {block.sources} cover old and new positions")
+        for section in block.sections:
+            self._add(section)
+        last = block.part == block.parts - 1
+        for stretch in block.sources:
+            source = (stretch.topic, stretch.partition)
+            self.chain[source] = Link(stretch.to_position, block.part, block.parts)
+            if last:
+                self._note_watermark(source, stretch.watermark_ms)
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether no block is applied in part: only then do sums belong to positions."""
+        return all(link.whole for link in self.chain.values())
+
+    def as_of(self) -> list[dict[str, object]]:
+        """Return the position of every source partition that the sums include."""
+        return [
+            {"topic": topic, "partition": partition, "position": link.to_position}
+            for (topic, partition), link in sorted(self.chain.items())
+        ]
+
+    def _follows(self, block: Block, stretch: Stretch) -> bool:
+        link = self.chain.get((stretch.topic, stretch.partition))
+        if link is None:
+            joins = block.part == 0
+        elif block.part == 0:
+            joins = link.whole and stretch.from_position == link.to_position
+        else:
+            joins = (stretch.to_position, block.part) == (link.to_position, link.part + 1)
+        if joins:
+            return True
+        if link is not None and link.whole and stretch.to_position <= link.to_position:
+            return False
+        found = f"({stretch.from_position}, {stretch.to_position}] part {block.part}"
+        raise ChainBroken(
+            f"{stretch.topic}[{stretch.partition}]: found partials {found}, expected them to "
+            f"follow {link}"
+        )
+
+    def _note_watermark(self, source: tuple[str, int], watermark_ms: int | None) -> None:
+        known = self.watermarks.get(source)
+        if known is None or watermark_ms is None:
+            self.watermarks[source] = watermark_ms if known is None else known
+        else:
+            self.watermarks[source] = max(known, watermark_ms)
+
+    # -- sums ---------------------------------------------------------------------------------
+
+    def _add(self, section: Section) -> None:
+        state = self.scopes[section.scope]
+        rows = section.rows
+        codes = state.codes_of(rows["key"].to_list())
+        if section.kind == "samples":
+            self._add_samples(state, section.source, rows, codes)
+            return
+        panes = rows["pane"].to_numpy()
+        for index, window in enumerate(state.scope.windows):
+            for starts in window_starts(
+                panes, window.kind, window.size_ms, window.hop_ms, self.plan.registry.zone
+            ):
+                for start in np.unique(starts).tolist():
+                    chosen = np.flatnonzero(starts == start)
+                    self._add_window(state, section, (index, start), codes, chosen)
+        if section.kind == "sums" and section.source in self._reading[section.scope]:
+            self._add_panes(state, section, codes)
+
+    def _add_window(
+        self,
+        state: ScopeState,
+        section: Section,
+        place: Place,
+        codes: NDArray[np.int32],
+        chosen: NDArray[np.intp],
+    ) -> None:
+        segment = state.segments.get(place) or self._open(state, section.source, place)
+        if segment is None:
+            self.too_late += len(chosen)
+            return
+        rows = _add_rows(state.scope, segment, section, codes, chosen)
+        state.changed.add(place)
+        if section.source in segment.final:
+            segment.revised[rows] = True
+
+    def _open(self, state: ScopeState, source: str, place: Place) -> Segment | None:
+        """Make the segment of a window; None if the window is over for good."""
+        index, start = place
+        window = state.scope.windows[index]
+        end = window_end(start, window.kind, window.size_ms, self.plan.registry.zone)
+        if self._over(state.scope, end):
+            # It was final and is gone: a total of late rows alone would pass for the whole.
+            return None
+        segment = Segment(start, end, len(state.scope.sums))
+        state.segments.put(place, segment)
+        self._make_due(state, place, segment)
+        return segment
+
+    def _make_due(self, state: ScopeState, place: Place, segment: Segment) -> None:
+        for source in state.scope.sources:
+            if source not in segment.final:
+                time = self.plan.sources[source]
+                due = segment.end_ms + time.grace_ms + time.reach_ms
+                heapq.heappush(state.due.setdefault(source, []), (due, *place))
+
+    def _over(self, scope: Scope, end_ms: int) -> bool:
+        return all(
+            self.source_watermark(scope, source) >= end_ms + time.grace_ms + time.reach_ms
+            for source, time in self.plan.sources.items()
+            if source in scope.sources
+        )
+
+    def _add_panes(self, state: ScopeState, section: Section, codes: NDArray[np.int32]) -> None:
+        on_time = section.rows["rule"].is_not_null().to_numpy()
+        panes = section.rows["rule"].fill_null(0).to_numpy()
+        on_time &= panes >= state.ticked.get(section.source, BEFORE_ALL_MS)
+        starts = panes - panes % state.pane_ms
+        for start in np.unique(starts[on_time]).tolist():
+            chosen = np.flatnonzero(on_time & (starts == start))
+            segment = state.segments.get((PANES, start))
+            if segment is None:
+                segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
+                state.segments.put((PANES, start), segment)
+            _add_rows(state.scope, segment, section, codes, chosen)
+            segment.dirty[:] = False
+
+    def _add_samples(
+        self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
+    ) -> None:
+        ticked = state.ticked.get(source, BEFORE_ALL_MS)
+        columns = ("rule", "sample", "event_time", "interaction_id", "evaluation_id")
+        for code, (pane, sample, time, interaction, evaluation) in zip(
+            codes.tolist(), rows.select(columns).iter_rows(), strict=True
+        ):
+            if pane >= ticked:
+                start = pane - pane % state.pane_ms
+                ids = SampleIds(time, interaction, evaluation)
+                state.samples.setdefault(start, []).append((code, sample, ids))
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def topic_watermark(self, source: str) -> int | None:
+        """Return the combined watermark of a source's topic.
+
+        None if every partition is known to be empty; before all instants while one is unknown.
+        """
+        time = self.plan.sources[source]
+        partitions = [(time.topic, partition) for partition in range(time.partitions)]
+        if any(partition not in self.watermarks for partition in partitions):
+            return BEFORE_ALL_MS
+        return combined([self.watermarks[partition] for partition in partitions])
+
+    def source_watermark(self, scope: Scope, source: str) -> int:
+        """Return the combined watermark of a source in a scope.
+
+        A source whose topic is empty holds nothing back: the scope's other sources decide.
+        """
+        own = self.topic_watermark(source)
+        if own is not None:
+            return own
+        others = [self.topic_watermark(other) for other in scope.sources]
+        lowest = combined(others)
+        return BEFORE_ALL_MS if lowest is None else lowest
+
+    def settle(self) -> list[Outcome]:
+        """Follow the watermarks: make due KPIs final, run due ticks; return what rules decided.
+
+        Does nothing while a block is applied in part.
+        """
+        if not self.whole:
+            return []
+        for state in self.scopes.values():
+            for source in state.scope.sources:
+                self._make_final(state, source)
+        outcomes: list[Outcome] = []
+        for group in self.groups:
+            outcomes += self._run_ticks(group)
+        for state in self.scopes.values():
+            self._drop_panes(state)
+        self._settled += 1
+        if self._settled % FREEZE_EVERY == 0:
+            for state in self.scopes.values():
+                state.segments.freeze(HOT_BYTES // len(self.scopes))
+        return outcomes
+
+    def _make_final(self, state: ScopeState, source: str) -> None:
+        due = state.due.get(source)
+        if not due or due[0][0] > (watermark := self.source_watermark(state.scope, source)):
+            return
+        while due and due[0][0] <= watermark:
+            _, index, start = heapq.heappop(due)
+            segment = state.segments.get((index, start))
+            if segment is not None and source not in segment.final:
+                segment.final.add(source)
+                segment.touch_all()
+                state.changed.add((index, start))
+
+    # -- publication --------------------------------------------------------------------------
+
+    def has_changed(self, scope_id: str) -> bool:
+        """Tell whether a scope has rows to publish, and all blocks are whole."""
+        return bool(self.scopes[scope_id].changed) and self.whole
+
+    def changed(self, scope_id: str) -> Iterator[Changed]:
+        """Yield the rows of a scope that changed, counting them as published.
+
+        A segment whose every source is final is forgotten after this.
+        """
+        state = self.scopes[scope_id]
+        watermark = combined([self.topic_watermark(source) for source in state.scope.sources])
+        if watermark == BEFORE_ALL_MS:
+            watermark = None
+        changed, state.changed = state.changed, set()
+        for place in sorted(changed):
+            segment = state.segments.hot[place]
+            rows = segment.dirty_rows()
+            keys = [state.keys[code] for code in segment.codes[rows].tolist()]
+            window = state.scope.windows[place[0]]
+            final = frozenset(segment.final)
+            yield Changed(state.scope, window, segment, rows, keys, final, watermark)
+            segment.dirty[:] = False
+            if len(final) == len(state.scope.sources):
+                state.segments.drop(place)
+
+    # -- rules --------------------------------------------------------------------------------
+
+    def _group(self, group: RuleGroup) -> GroupRuntime:
+        scope = group.scope
+        sources = frozenset(source for kpi in _kpis_of(group) for source in scope.kpis[kpi].sources)
+        measures = self.plan.registry.measures
+        columns = [i for i, name in enumerate(scope.sums) if measures[name].source in sources]
+        return GroupRuntime(
+            group,
+            scope,
+            sources,
+            np.array(columns, dtype=np.intp),
+            GroupState(),
+            Segment(0, 0, len(scope.sums)),
+        )
+
+    def _group_watermark(self, runtime: GroupRuntime) -> int | None:
+        return combined([self.topic_watermark(source) for source in runtime.sources])
+
+    def _run_ticks(self, runtime: GroupRuntime) -> list[Outcome]:
+        watermark = self._group_watermark(runtime)
+        if watermark is None or watermark == BEFORE_ALL_MS:
+            return []
+        outcomes: list[Outcome] = []
+        every = runtime.group.every_ms
+        if runtime.next_tick_ms is None:
+            runtime.next_tick_ms = self._next_data_tick(runtime, BEFORE_ALL_MS)
+        while runtime.next_tick_ms is not None and runtime.next_tick_ms <= watermark:
+            tick = runtime.next_tick_ms
+            outcomes += self._tick(runtime, tick)
+            runtime.next_tick_ms = tick + every
+            if _is_quiet(runtime.state) and not runtime.running.sums.any():
+                # Nothing in the window and nothing going on: the next tick is that of new data.
+                runtime.next_tick_ms = self._next_data_tick(runtime, tick)
+        ticked = self.scopes[runtime.scope.id].ticked
+        for source in runtime.sources:
+            last = watermark - watermark % every
+            ticked[source] = max(ticked.get(source, BEFORE_ALL_MS), last)
+        return outcomes
+
+    def _next_data_tick(self, runtime: GroupRuntime, after_ms: int) -> int | None:
+        store = self.scopes[runtime.scope.id].segments
+        starts = [
+            start for places in (store.hot, store.cold) for index, start in places if index == PANES
+        ]
+        later = [start for start in starts if start >= after_ms]
+        if not later:
+            return None
+        every = runtime.group.every_ms
+        return min(later) // every * every + every
+
+    def _tick(self, runtime: GroupRuntime, tick_ms: int) -> list[Outcome]:
+        every, size = runtime.group.every_ms, runtime.group.window_ms
+        self._move(runtime, tick_ms - every, tick_ms, sign=1)
+        self._move(runtime, tick_ms - every - size, tick_ms - size, sign=-1)
+        state = self.scopes[runtime.scope.id]
+        running = runtime.running
+        filled = np.flatnonzero(running.sums[: running.rows].any(axis=1))
+        if not len(filled) and _is_quiet(runtime.state):
+            return []
+        codes = running.codes[filled]
+        keys = [state.keys[code] for code in codes.tolist()]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        kpis = self.plan.registry.evaluate(runtime.scope, running.sums[filled[order]], {})
+        return advance(
+            runtime.group,
+            runtime.state,
+            tick_ms,
+            [tuple(keys[place].split(KEY_SEPARATOR)) for place in order],
+            kpis.values,
+            kpis.n,
+            self._samples(state, tick_ms - size, tick_ms),
+        )
+
+    def _move(self, runtime: GroupRuntime, start_ms: int, end_ms: int, *, sign: int) -> None:
+        state = self.scopes[runtime.scope.id]
+        for start in range(start_ms, end_ms, state.pane_ms):
+            pane = state.segments.get((PANES, start))
+            if pane is not None and pane.rows:
+                codes = pane.codes[: pane.rows]
+                values = pane.sums[: pane.rows][:, runtime.columns]
+                runtime.running.add(codes, runtime.columns, values, sign=sign)
+
+    def _samples(self, state: ScopeState, start_ms: int, end_ms: int) -> SamplesOf:
+        def newest(key: tuple[str, ...], sample_id: str) -> list[SampleIds]:
+            code = state.codes[KEY_SEPARATOR.join(key)]
+            found = [
+                ids
+                for start in range(start_ms, end_ms, state.pane_ms)
+                for of, sample, ids in state.samples.get(start, ())
+                if of == code and sample == sample_id
+            ]
+            keep = self.plan.registry.samples[sample_id].keep
+            return sorted(found, key=_newest_first)[:keep]
+
+        return newest
+
+    def _drop_panes(self, state: ScopeState) -> None:
+        needed = [
+            runtime.next_tick_ms - runtime.group.every_ms - runtime.group.window_ms
+            for runtime in self.groups
+            if runtime.scope.id == state.scope.id and runtime.next_tick_ms is not None
+        ]
+        if not needed:
+            return
+        for places in (state.segments.hot, state.segments.cold):
+            for place in [p for p in places if p[0] == PANES and p[1] < min(needed)]:
+                state.segments.drop(place)
+                state.samples.pop(place[1], None)
+
+    # -- recovery -----------------------------------------------------------------------------
+
+    def restore(self, scope_id: str, place: Place, segment: Segment) -> None:
+        """Put back a segment that a checkpoint wrote."""
+        state = self.scopes[scope_id]
+        state.segments.put(place, segment)
+        if place[0] != PANES:
+            self._make_due(state, place, segment)
+
+    def rebuild_running(self, runtime: GroupRuntime) -> None:
+        """Add up again what the rules of a group see, from the restored panes."""
+        if runtime.next_tick_ms is not None:
+            last = runtime.next_tick_ms - runtime.group.every_ms
+            self._move(runtime, last - runtime.group.window_ms, last, sign=1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, roughly."""
+        return sum(state.segments.nbytes for state in self.scopes.values())
+
+
+def _is_quiet(state: GroupState) -> bool:
+    """Tell whether no episode is under way: what is left only remembers when rules last fired."""
+    return all(
+        standing.episode_start_ms is None and standing.few_start_ms is None
+        for standings in state.standings.values()
+        for standing in standings.values()
+    )
+
+
+def _newest_first(ids: SampleIds) -> tuple[int, str]:
+    return (-ids.event_time_ms, ids.interaction_id)
+
+
+def _kpis_of(group: RuleGroup) -> set[int]:
+    """Positions of the KPIs that any condition of the group's rules names."""
+    return {
+        kpi
+        for rule in group.rules
+        for condition in (rule.when, rule.clear, *rule.guards)
+        if condition is not None
+        for kpi in condition.kpis
+    }
+
+
+def _rule_pane_ms(rules: RuleBook, scope: Scope) -> int:
+    return gcd(*(g.every_ms for g in rules.groups if g.scope.id == scope.id)) or scope.pane_ms
+
+
+def _add_rows(
+    scope: Scope,
+    segment: Segment,
+    section: Section,
+    codes: NDArray[np.int32],
+    chosen: NDArray[np.intp],
+) -> NDArray[np.int32]:
+    everything = len(chosen) == len(codes)
+    rows = section.rows if everything else section.rows[chosen]
+    codes = codes if everything else codes[chosen]
+    if section.kind == "histogram":
+        index = scope.histograms.index(rows["measure"][0])
+        histograms = np.full(len(codes), index, dtype=np.int64)
+        buckets, counts = rows["bucket"].to_numpy(), rows["count"].to_numpy()
+        return segment.add_histograms(HistogramRows(codes, histograms, buckets, counts))
+    names = [name for name in rows.columns if name in scope.sums]
+    columns = np.array([scope.sums.index(name) for name in names], dtype=np.intp)
+    touched = segment.add(codes, columns, rows.select(names).to_numpy())
+    if scope.attributes and "attribute" in rows.columns:
+        segment.note_attributes(
+            codes, rows["attribute_time"].to_list(), rows["attribute"].to_list()
+        )
+    return touched

@@ -1,0 +1,342 @@
+"""The flush: what a worker collected becomes records and offsets of one Kafka transaction.
+
+:class:`Engine` holds the stages of all partitions that this worker owns. It does no I/O: given the
+batches of a flush it moves the state on and returns a :class:`Flush`, everything that follows from
+them. :class:`Transaction` puts it into Kafka whole, fenced by the membership of the group:
+
+1. begin; produce every record, state first; wait until the broker has them all;
+2. send the offsets with the generation and member id that the partitions were assigned with: here a
+   worker that lost its membership is refused;
+3. commit.
+
+Whatever fails, the process ends: what memory holds may then differ from the log, and the successor
+starts from the log. Nothing is repaired in memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from faust.types import TP
+
+from processors.actions import action_record, subject_key, suppression_record
+from processors.merge import Outcome, Stretch
+from processors.rules import Firing
+from schemas.catalogue import ACTIONS, AS_OF, PARTIALS, SUPPRESSIONS, WATERMARKS
+from schemas.headers import cloud_event_headers
+from streams.columnar import Batch, Membership
+from streams.definitions import Definitions
+from streams.fold import FoldStage, Taken, fold_topic, immediate_actions
+from streams.merge import MergeStage
+from streams.partials import Writer, destination_of, partials_records
+from streams.publish import KpiRecords, Publication
+from streams.records import Record
+from streams.state import Advance, Entry
+
+VERSION_BITS = 48
+
+
+@dataclass(slots=True)
+class Flush:
+    """Everything that follows from the batches of one flush, to be visible whole or not at all."""
+
+    state: list[Record] = field(default_factory=list)
+    outputs: list[Record] = field(default_factory=list)
+    offsets: dict[TP, int] = field(default_factory=dict)
+    events: int = 0
+    kpi_records: int = 0
+    kpi_since_ms: list[int] = field(default_factory=list)
+    actions: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, state first: a zombie's late commit then cannot leave state behind."""
+        return self.state + self.outputs
+
+    def __bool__(self) -> bool:
+        return bool(self.state or self.outputs)
+
+
+@dataclass(slots=True)
+class Engine:
+    """The stages of one worker and what a flush makes of them."""
+
+    definitions: Definitions
+    transactional_id: str
+    epoch: int
+    folds: dict[TP, FoldStage] = field(default_factory=dict)
+    merges: dict[TP, MergeStage] = field(default_factory=dict)
+    stale: dict[TP, tuple[bytes, ...]] = field(default_factory=dict)
+    _records: dict[str, KpiRecords] = field(default_factory=dict)
+    _codecs: dict[str, Any] = field(default_factory=dict)
+    _published_ms: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._codecs = {
+            topic: self.definitions.codec(topic)
+            for topic in (PARTIALS, ACTIONS, SUPPRESSIONS, AS_OF, WATERMARKS, "andon.kpis.v1")
+        }
+        self._records = {
+            scope.id: KpiRecords(self.definitions.registry, scope, self._codecs["andon.kpis.v1"])
+            for scope in self.definitions.registry.scopes
+            if scope.windows
+        }
+
+    @property
+    def positions(self) -> dict[TP, int]:
+        """The offset of the next record of every partition that is recovered."""
+        stages: dict[TP, FoldStage | MergeStage] = {**self.folds, **self.merges}
+        return {tp: stage.position for tp, stage in stages.items()}
+
+    def forget(self, tps: Sequence[TP]) -> None:
+        """Drop the state of partitions that are no longer ours, or in doubt."""
+        for tp in tps:
+            self.folds.pop(tp, None)
+            self.merges.pop(tp, None)
+            self.stale.pop(tp, None)
+
+    def flush(
+        self,
+        batches: Sequence[Batch],
+        now_ms: int,
+        *,
+        advances: Mapping[TP, Advance] | None = None,
+        publish_all: bool = False,
+        checkpoint: bool = False,
+    ) -> Flush:
+        """Take the batches, log the advances, and return what follows.
+
+        ``publish_all`` publishes every changed KPI whatever the interval; ``checkpoint`` writes the
+        state down whole, which implies it.
+        """
+        flush = Flush()
+        by_partition: dict[TP, list[Batch]] = {}
+        for batch in batches:
+            by_partition.setdefault(batch.tp, []).append(batch)
+        self._fold(flush, by_partition, advances or {}, now_ms)
+        moved = self._merge(flush, by_partition, now_ms)
+        self._publish(flush, now_ms, everything=publish_all or checkpoint)
+        for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
+            self._write_progress(flush, tp)
+        if checkpoint:
+            self._write_checkpoints(flush)
+        return flush
+
+    def is_due(self, now_ms: int) -> bool:
+        """Tell whether any scope has changes whose publishing interval is over."""
+        return any(
+            self._is_scope_due(scope_id, now_ms)
+            and any(stage.merge.has_changed(scope_id) for stage in self.merges.values())
+            for scope_id in self._records
+        )
+
+    # -- fold ---------------------------------------------------------------------------------
+
+    def _fold(
+        self,
+        flush: Flush,
+        batches: Mapping[TP, list[Batch]],
+        advances: Mapping[TP, Advance],
+        now_ms: int,
+    ) -> None:
+        taken: dict[str, list[Taken]] = {}
+        stretches: dict[TP, Stretch] = {}
+        for tp, stage in self.folds.items():
+            start = stage.position
+            if tp in batches:
+                found = stage.take(batches[tp])
+                taken.setdefault(tp.topic, []).append(found)
+                flush.outputs += found.aside
+                flush.events += sum(len(batch.records) for batch in batches[tp])
+                stretches[tp] = found.stretch
+            if tp in advances:
+                stage.advance(advances[tp])
+                stretches[tp] = stage.stretch(start)
+                flush.outputs += self._advance_record(tp, advances[tp])
+        if not stretches:
+            return
+        plans = self.definitions.inputs
+        sections = [s for topic, found in taken.items() for s in fold_topic(plans[topic], found)]
+        times = [t.append_time_ms for found in taken.values() for t in found]
+        oldest = min((time for time in times if time is not None), default=None)
+        flush.outputs += partials_records(
+            self._codecs[PARTIALS], self._writer(), list(stretches.values()), sections, oldest
+        )
+        for topic, several in taken.items():
+            for action in immediate_actions(self.definitions, plans[topic], several, now_ms):
+                key = subject_key(action)
+                partition = destination_of(key.decode(), self._partitions(ACTIONS))
+                self._act(flush, action, partition)
+        for tp in stretches:
+            self.folds[tp].announced = True
+            flush.offsets[tp] = self.folds[tp].position
+
+    def _writer(self) -> Writer:
+        fingerprint = self.definitions.fingerprint
+        return Writer(self.transactional_id, fingerprint, self.epoch, self._partitions(PARTIALS))
+
+    def _advance_record(self, tp: TP, advance: Advance) -> list[Record]:
+        if advance.reason == "EMPTY":
+            # It decides about no event: that the partition is announced says all.
+            return []
+        value = {
+            "topic": tp.topic,
+            "partition": tp.partition,
+            "position": advance.position,
+            "watermark": advance.watermark_ms,
+            "reason": advance.reason,
+        }
+        key = f"{tp.topic}|{tp.partition}".encode()
+        return [Record(WATERMARKS, 0, key, self._codecs[WATERMARKS].encode(value))]
+
+    # -- merge --------------------------------------------------------------------------------
+
+    def _merge(self, flush: Flush, batches: Mapping[TP, list[Batch]], now_ms: int) -> set[TP]:
+        moved = set()
+        for tp, stage in self.merges.items():
+            if tp in batches:
+                self._decide(flush, stage, stage.take(batches[tp]), now_ms)
+                flush.offsets[tp] = stage.position
+                moved.add(tp)
+        return moved
+
+    def _decide(
+        self, flush: Flush, stage: MergeStage, outcomes: Sequence[Outcome], now_ms: int
+    ) -> None:
+        as_of = stage.merge.as_of() if outcomes else []
+        for outcome in outcomes:
+            if isinstance(outcome, Firing):
+                self._act(flush, action_record(outcome, as_of, now_ms), stage.partition)
+            else:
+                record = suppression_record(outcome, as_of, now_ms)
+                value = self._codecs[SUPPRESSIONS].encode(record)
+                key = subject_key(record)
+                flush.outputs.append(Record(SUPPRESSIONS, stage.partition, key, value))
+
+    def _act(self, flush: Flush, action: Mapping[str, Any], partition: int) -> None:
+        value = self._codecs[ACTIONS].encode(action)
+        kind = f"andon.action.{action['action_type'].lower()}"
+        source = f"/andon/rules/{action['rule_id']}"
+        headers = cloud_event_headers(kind, source, action["action_id"], action["event_time"])
+        flush.outputs.append(Record(ACTIONS, partition, subject_key(action), value, [*headers]))
+        flush.actions[action["action_type"]] += 1
+
+    # -- publication --------------------------------------------------------------------------
+
+    def _is_scope_due(self, scope_id: str, now_ms: int) -> bool:
+        every = self.definitions.registry.scope(scope_id).publish_every_ms
+        return now_ms - self._published_ms.get(scope_id, 0) >= every
+
+    def _publish(self, flush: Flush, now_ms: int, *, everything: bool) -> None:
+        published: set[TP] = set()
+        for scope_id, records in self._records.items():
+            if not everything and not self._is_scope_due(scope_id, now_ms):
+                continue
+            publications = []
+            for tp, stage in self.merges.items():
+                if stage.merge.has_changed(scope_id):
+                    publications += self._publications(stage, scope_id)
+                    published.add(tp)
+            if publications:
+                found = records.records(publications, now_ms)
+                flush.outputs += found
+                flush.kpi_records += len(found)
+                self._published_ms[scope_id] = now_ms
+        for tp in published:
+            self._write_as_of(flush, self.merges[tp])
+
+    def _publications(self, stage: MergeStage, scope_id: str) -> list[Publication]:
+        version = self.epoch << VERSION_BITS | stage.position
+        as_of_id = stage.partition << VERSION_BITS | stage.position
+        return [
+            Publication(stage.partition, version, as_of_id, changed)
+            for changed in stage.merge.changed(scope_id)
+        ]
+
+    def _write_as_of(self, flush: Flush, stage: MergeStage) -> None:
+        as_of_id = stage.partition << VERSION_BITS | stage.position
+        if stage.append_time_ms is not None:
+            flush.kpi_since_ms.append(stage.append_time_ms)
+            stage.append_time_ms = None
+        if stage.as_of_id == as_of_id:
+            return
+        stage.as_of_id = as_of_id
+        record = {"as_of_id": as_of_id, "positions": stage.merge.as_of()}
+        value = self._codecs[AS_OF].encode(record)
+        flush.outputs.append(Record(AS_OF, stage.partition, str(as_of_id).encode(), value))
+
+    # -- state --------------------------------------------------------------------------------
+
+    def _write_progress(self, flush: Flush, tp: TP) -> None:
+        stage = self.folds.get(tp) or self.merges[tp]
+        entry = stage.progress(self.transactional_id).entry(self.epoch)
+        self._write_state(flush, tp, [entry])
+
+    def _write_checkpoints(self, flush: Flush) -> None:
+        for tp, fold in self.folds.items():
+            if fold.checkpoint != fold.position or fold.advances:
+                self._write_state(flush, tp, fold.blocks.save(fold.state, self.epoch))
+                fold.checkpoint, fold.advances = fold.position, []
+                self._write_progress(flush, tp)
+        for tp, merge in self.merges.items():
+            if merge.checkpoint != merge.position and merge.merge.whole:
+                self._write_state(flush, tp, merge.blocks.save(merge.merge, self.epoch))
+                merge.checkpoint = merge.position
+                self._write_progress(flush, tp)
+        for tp, keys in self.stale.items():
+            self._write_state(flush, tp, [Entry(key, None) for key in keys])
+        self.stale.clear()
+
+    def _write_state(self, flush: Flush, tp: TP, entries: Sequence[Entry]) -> None:
+        changelog = self.definitions.changelog(tp.topic)
+        flush.state += [Record(changelog, tp.partition, *entry) for entry in entries]
+
+    def _partitions(self, topic: str) -> int:
+        return self.definitions.catalogue[topic].partitions
+
+
+class NotAMember(Exception):
+    """Offsets would be sent under no real membership, which a broker accepts from anyone."""
+
+
+def group_metadata(group: str, membership: Membership) -> bytes:
+    """Return the membership in librdkafka's form, for ``send_offsets_to_transaction``.
+
+    Layout of librdkafka 2: magic, generation (int32, little endian), group, member, and 1 for "no
+    static instance id". Raises :class:`NotAMember` for a generation below 1 or an empty member id.
+    """
+    if membership.generation < 1 or not membership.member_id:
+        raise NotAMember(
+            f"membership: found generation {membership.generation} and member "
+            f"{membership.member_id!r}, expected those of an assignment"
+        )
+    return _metadata(group, membership)
+
+
+def _metadata(group: str, membership: Membership) -> bytes:
+    generation = struct.pack("<i", membership.generation)
+    names = group.encode() + b"\0" + membership.member_id.encode() + b"\0"
+    return b"CGMDv2:" + generation + names + b"\x01"
+
+
+def no_membership(group: str) -> bytes:
+    r"""Return what a client without a membership has: the layout is compared with librdkafka's own.
+
+    >>> no_membership("g")
+    b'CGMDv2:\xff\xff\xff\xffg\x00\x00\x01'
+    """
+    return _metadata(group, Membership(-1, ""))
+
+
+class Transaction(Protocol):
+    """Puts a flush into the log, whole or not at all."""
+
+    def start(self) -> None:
+        """Get ready; raise if the log cannot be reached."""
+
+    def commit(self, flush: Flush, membership: Membership) -> None:
+        """Write everything and the offsets; raise if any of it, or its outcome, is in doubt."""

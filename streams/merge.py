@@ -1,0 +1,85 @@
+"""Merge, wired: records of one partials partition in; blocks applied, rules advanced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from processors.merge import Merge, Outcome
+from schemas.catalogue import PARTIALS
+from schemas.codec import Codec
+from streams.columnar import Batch
+from streams.definitions import Definitions
+from streams.fold import trimmed
+from streams.partials import block_of
+from streams.state import MergeBlocks, Progress, Saved
+
+
+class ForeignDefinitions(Exception):
+    """Partials were folded by other definitions than ours: a sum of both would mean nothing."""
+
+
+@dataclass(slots=True)
+class MergeStage:
+    """One partials partition that this worker owns."""
+
+    partition: int
+    codec: Codec
+    definitions: Definitions
+    epoch: int
+    merge: Merge
+    blocks: MergeBlocks
+    checkpoint: int | None = None
+    append_time_ms: int | None = None
+    as_of_id: int | None = None
+
+    @classmethod
+    def recovered(
+        cls, partition: int, definitions: Definitions, saved: Saved, start: int, epoch: int
+    ) -> MergeStage:
+        """Return the stage at its checkpoint, or at ``start``, the beginning of the log."""
+        merge, blocks = Merge(definitions.merge), MergeBlocks()
+        merge.position = start
+        blocks.load(merge, saved)
+        checkpoint = merge.position if saved.checkpoint is not None else None
+        codec = definitions.codec(PARTIALS)
+        return cls(partition, codec, definitions, epoch, merge, blocks, checkpoint)
+
+    @property
+    def position(self) -> int:
+        """The offset of the next record to take."""
+        return self.merge.position
+
+    def take(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Apply the batches' blocks in their order; return what rules decided."""
+        for batch in batches:
+            for record in trimmed(self.merge.position, batch):
+                self._apply(record.value)
+            self.merge.position = max(self.merge.position, batch.after)
+        return self.merge.settle()
+
+    def _apply(self, value: bytes) -> None:
+        record = self.codec.read(value)
+        if record["epoch"] != self.epoch:
+            return
+        if record["definitions"] != self.definitions.fingerprint:
+            raise ForeignDefinitions(
+                f"{PARTIALS}[{self.partition}]: found partials of definitions "
+                f"{record['definitions']} by {record['writer']}, expected "
+                f"{self.definitions.fingerprint}: give all workers the same files, or raise "
+                "ANDON_REBUILD_EPOCH to build everything anew from the input topics"
+            )
+        if record["append_time"] is not None:
+            times = (self.append_time_ms, record["append_time"])
+            self.append_time_ms = min(time for time in times if time is not None)
+        self.merge.apply(block_of(record))
+
+    def progress(self, writer: str) -> Progress:
+        """Return the progress record of the state as it is."""
+        return Progress(
+            self.merge.position,
+            self.definitions.fingerprint,
+            self.definitions.catalogue[PARTIALS].partitions,
+            writer,
+            self.checkpoint,
+        )

@@ -1,0 +1,148 @@
+"""Partials on the wire: sections as Arrow columns in records of contract `partials`.
+
+A record holds what one flush has for one destination partition, cut into parts that stay below a
+broker's default message limit. Every source that the flush moved is named in every part.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+import xxhash
+
+from processors.fold import Section, SectionKind
+from processors.keys import KEY_SEPARATOR
+from processors.merge import Block, Stretch
+from schemas.catalogue import PARTIALS
+from schemas.codec import Codec
+from streams.records import Record
+
+#: Columns of a part stay below this, so that with its head it is below 1 MiB.
+PART_BYTES = 800_000
+
+_SMALL_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes partials, and by which definitions."""
+
+    transactional_id: str
+    definitions: str
+    epoch: int
+    destinations: int
+
+
+@lru_cache(maxsize=1 << 20)
+def destination_of(key: str, destinations: int) -> int:
+    """Return the partition that owns a key: a stable hash of its first column."""
+    first = key.partition(KEY_SEPARATOR)[0]
+    return xxhash.xxh3_64_intdigest(first.encode()) % destinations
+
+
+def partials_records(
+    codec: Codec,
+    writer: Writer,
+    stretches: Sequence[Stretch],
+    sections: Sequence[Section],
+    append_time_ms: int | None,
+) -> list[Record]:
+    """Return the records that announce the stretches to every destination, with its sections."""
+    routed: list[list[dict[str, Any]]] = [[] for _ in range(writer.destinations)]
+    for section in sections:
+        for destination, rows in _route(section.rows, writer.destinations):
+            for piece in _pieces(rows):
+                routed[destination].append(_section(section, piece))
+    head = {
+        "writer": writer.transactional_id,
+        "definitions": writer.definitions,
+        "epoch": writer.epoch,
+        "append_time": append_time_ms,
+        "sources": [_stretch(stretch) for stretch in stretches],
+    }
+    return [
+        Record(PARTIALS, destination, b"", codec.encode(head | part))
+        for destination, found in enumerate(routed)
+        for part in _numbered(found)
+    ]
+
+
+def _route(rows: pl.DataFrame, destinations: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    keys = rows["key"].to_list()
+    found = np.fromiter((destination_of(key, destinations) for key in keys), np.int64, len(keys))
+    for destination in np.unique(found).tolist():
+        chosen = np.flatnonzero(found == destination)
+        yield destination, rows if len(chosen) == len(keys) else rows[chosen]
+
+
+def _pieces(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    count = max(1, -(-int(rows.estimated_size()) // PART_BYTES))
+    length = -(-len(rows) // count)
+    return iter(rows.iter_slices(length))
+
+
+def _section(section: Section, rows: pl.DataFrame) -> dict[str, Any]:
+    out = io.BytesIO()
+    large = rows.estimated_size() > _SMALL_BYTES
+    rows.write_ipc_stream(out, compression="zstd" if large else "uncompressed")
+    return {
+        "source": section.source,
+        "scope": section.scope,
+        "kind": section.kind,
+        "rows": len(rows),
+        "columns": out.getvalue(),
+    }
+
+
+def _numbered(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Distribute the sections over as few parts as hold them; there is at least one part."""
+    parts: list[list[dict[str, Any]]] = [[]]
+    size = 0
+    for section in sections:
+        size += len(section["columns"])
+        if size > PART_BYTES and parts[-1]:
+            parts.append([])
+            size = len(section["columns"])
+        parts[-1].append(section)
+    return [{"part": i, "parts": len(parts), "sections": part} for i, part in enumerate(parts)]
+
+
+def _stretch(stretch: Stretch) -> dict[str, Any]:
+    return {
+        "topic": stretch.topic,
+        "partition": stretch.partition,
+        "from_position": stretch.from_position,
+        "to_position": stretch.to_position,
+        "watermark": stretch.watermark_ms,
+    }
+
+
+def block_of(record: Mapping[str, Any]) -> Block:
+    """Return the block that a decoded record of partials holds."""
+    return Block(
+        tuple(
+            Stretch(
+                source["topic"],
+                source["partition"],
+                source["from_position"],
+                source["to_position"],
+                source["watermark"],
+            )
+            for source in record["sources"]
+        ),
+        record["part"],
+        record["parts"],
+        tuple(_decoded(section) for section in record["sections"]),
+    )
+
+
+def _decoded(section: Mapping[str, Any]) -> Section:
+    kind = cast(SectionKind, section["kind"])
+    rows = pl.read_ipc_stream(io.BytesIO(section["columns"]))
+    return Section(section["source"], section["scope"], kind, rows)

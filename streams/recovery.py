@@ -1,0 +1,275 @@
+"""Recovery: from the changelog and the log itself to the state that the last flush left.
+
+For each partition that was assigned:
+
+1. note the high watermark of its changelog partition, and wait until everything up to there is
+   decided. A worker that died, or sleeps, in the middle of a transaction holds this back; after a
+   moment its transaction is ended by its id;
+2. read the changelog: the newest checkpoint and the progress;
+3. take the records between the two once more, through the same functions, and throw the outputs
+   away: they are in the log already. What comes out must be what the progress says.
+
+Processing goes on from the progress, never from the group's committed offsets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
+
+from schemas.catalogue import PARTIALS
+from schemas.client import offset_ranges, read_all
+from streams.columnar import Batch
+from streams.flush import Engine
+from streams.fold import FoldStage
+from streams.merge import MergeStage
+from streams.state import Advance, Progress, Saved, read_saved
+from streams.transactions import end_transactions, ends
+
+log = structlog.get_logger(__name__)
+
+#: How long a transaction may be left open by a writer that may still end it itself.
+PATIENCE_S = 1.0
+
+_LOOK_EVERY_S = 0.05
+
+
+class Refused(Exception):
+    """The saved state cannot be gone on from; the message says what to do."""
+
+
+class Superseded(Exception):
+    """The group has rebalanced again: what is being recovered may not be ours any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A record read back, in the form in which the transport hands records over."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, message: Any) -> Fetched:
+        """Return a librdkafka message in this form."""
+        return cls(
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            message.timestamp()[1],
+            message.key(),
+            message.value(),
+            message.headers() or (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Brings partitions into an engine; ``is_current`` tells whether they are still ours."""
+
+    client: Mapping[str, Any]
+    engine: Engine
+    is_current: Callable[[], bool]
+
+    def run(self, tps: Iterable[TP]) -> None:
+        """Recover the partitions. Raises :class:`Refused` or :class:`Superseded`."""
+        by_topic: dict[str, list[int]] = {}
+        for tp in sorted(tps):
+            by_topic.setdefault(tp.topic, []).append(tp.partition)
+        changelog = self.engine.definitions.changelog
+        self._await_stable(
+            [TP(changelog(topic), partition) for topic in by_topic for partition in by_topic[topic]]
+        )
+        for topic, partitions in by_topic.items():
+            self._recover_topic(topic, partitions)
+
+    def _recover_topic(self, topic: str, partitions: Sequence[int]) -> None:
+        changelog = self.engine.definitions.changelog(topic)
+        entries: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in partitions}
+        for messages in read_all(self.client, changelog, partitions=partitions):
+            self._check_current()
+            for message in messages:
+                entry: Any = (message.key(), message.value())
+                entries[int(message.partition() or 0)].append(entry)
+        ranges = offset_ranges(self.client, topic, partitions)
+        targets: dict[int, Progress] = {}
+        for partition in partitions:
+            saved = read_saved(entries[partition], self.engine.epoch)
+            self._check(topic, partition, saved, *ranges[partition])
+            self._place(topic, partition, saved, ranges[partition][0])
+            if saved.progress is not None:
+                targets[partition] = saved.progress
+        self._replay(topic, targets)
+        for partition, progress in targets.items():
+            self._compare(TP(topic, partition), progress)
+
+    def _await_stable(self, changelogs: Sequence[TP]) -> None:
+        """Wait until everything that is in the changelogs now is committed or aborted."""
+        admin = AdminClient(dict(self.client))
+        high = ends(admin, changelogs, stable=False)
+        started = time.monotonic()
+        ended = False
+        while True:
+            self._check_current()
+            stable = ends(admin, changelogs, stable=True)
+            undecided = {tp: stable[tp] for tp in changelogs if stable[tp] < high[tp]}
+            if not undecided:
+                return
+            if not ended and time.monotonic() - started > PATIENCE_S:
+                self._end_open_transactions(undecided)
+                ended = True
+            time.sleep(_LOOK_EVERY_S)
+
+    def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
+        dirty = {**self.client, "isolation.level": "read_uncommitted"}
+        writers = set()
+        for tp, stable in undecided.items():
+            begin = {tp.partition: stable}
+            for messages in read_all(dirty, tp.topic, partitions=[tp.partition], begin=begin):
+                for message in messages:
+                    entry: Any = (message.key(), message.value())
+                    saved = read_saved([entry], self.engine.epoch)
+                    if saved.progress is not None:
+                        writers.add(saved.progress.writer)
+        writers.discard(self.engine.transactional_id)
+        log.warning("ending_open_transactions", partitions=len(undecided), writers=sorted(writers))
+        end_transactions(self.client, sorted(writers))
+
+    def _check(self, topic: str, partition: int, saved: Saved, first: int, end: int) -> None:
+        place = f"{topic}[{partition}]"
+        definitions = self.engine.definitions
+        if saved.newest_epoch > self.engine.epoch:
+            raise Refused(
+                f"{place}: found state of rebuild epoch {saved.newest_epoch}, expected none above "
+                f"{self.engine.epoch}: set ANDON_REBUILD_EPOCH={saved.newest_epoch}"
+            )
+        progress = saved.progress
+        if progress is None:
+            return
+        anew = (
+            f"set ANDON_REBUILD_EPOCH={self.engine.epoch + 1} on all workers to build everything "
+            "anew from the input topics"
+        )
+        if progress.definitions != definitions.fingerprint:
+            raise Refused(
+                f"{place}: found state by definitions {progress.definitions}, expected "
+                f"{definitions.fingerprint}: a measure, scope, parameter or topic time has "
+                f"changed; undo that, or {anew}"
+            )
+        if progress.partitions != definitions.catalogue[topic].partitions:
+            raise Refused(
+                f"{place}: found state of a topic of {progress.partitions} partitions, expected "
+                f"{definitions.catalogue[topic].partitions}: {anew}"
+            )
+        needed = progress.position if progress.checkpoint is None else progress.checkpoint
+        if progress.position > end or needed < first:
+            raise Refused(
+                f"{place}: found progress {progress.position} with checkpoint "
+                f"{progress.checkpoint}, expected both within the log, [{first}, {end}]: the topic "
+                f"was made anew or its retention is too short; {anew}"
+            )
+
+    def _place(self, topic: str, partition: int, saved: Saved, first: int) -> None:
+        tp, engine = TP(topic, partition), self.engine
+        if topic == PARTIALS:
+            engine.merges[tp] = MergeStage.recovered(
+                partition, engine.definitions, saved, first, engine.epoch
+            )
+        else:
+            plan = engine.definitions.inputs[topic]
+            engine.folds[tp] = FoldStage.recovered(
+                partition, plan, engine.definitions, saved, first
+            )
+        if saved.stale:
+            engine.stale[tp] = saved.stale
+
+    def _replay(self, topic: str, targets: Mapping[int, Progress]) -> None:
+        stages = {p: self._stage(TP(topic, p)) for p in targets}
+        begin = {p: stage.position for p, stage in stages.items()}
+        end = {p: progress.position for p, progress in targets.items()}
+        waiting = {p: list(progress.advances) for p, progress in targets.items()}
+        moving = [p for p in targets if begin[p] < end[p]]
+        records = read_all(self.client, topic, partitions=moving, begin=begin, end=end)
+        for messages in records if moving else ():
+            self._check_current()
+            for partition, found in _by_partition(messages):
+                self._retake(stages[partition], found, waiting[partition])
+        for partition, stage in stages.items():
+            tp = TP(topic, partition)
+            # What is left are holes, and advances at the very end.
+            self._retake_to(stage, tp, [], end[partition], waiting[partition])
+            for advance in waiting[partition]:
+                _advance(stage, advance)
+
+    def _retake(
+        self, stage: FoldStage | MergeStage, records: list[Fetched], waiting: list[Advance]
+    ) -> None:
+        tp = TP(records[0].topic, records[0].partition)
+        self._retake_to(stage, tp, records, records[-1].offset + 1, waiting)
+
+    def _retake_to(
+        self,
+        stage: FoldStage | MergeStage,
+        tp: TP,
+        records: list[Fetched],
+        end: int,
+        waiting: list[Advance],
+    ) -> None:
+        """Take records up to ``end``, making each logged advance at its position."""
+        while waiting and waiting[0].position < end:
+            advance = waiting.pop(0)
+            before = [record for record in records if record.offset < advance.position]
+            records = records[len(before) :]
+            _take(stage, tp, before, advance.position)
+            _advance(stage, advance)
+        _take(stage, tp, records, end)
+
+    def _compare(self, tp: TP, progress: Progress) -> None:
+        stage = self._stage(tp)
+        found: tuple[Any, ...] = (stage.position,)
+        expected: tuple[Any, ...] = (progress.position,)
+        if isinstance(stage, FoldStage):
+            found += (stage.watermark_ms, stage.state.account)
+            expected += (progress.watermark_ms, progress.account)
+        if found != expected:
+            raise Refused(
+                f"{tp.topic}[{tp.partition}]: found {found} after taking the records since the "
+                f"checkpoint again, expected {expected}: the input has changed, or this release "
+                f"counts otherwise; set ANDON_REBUILD_EPOCH={self.engine.epoch + 1} to build anew"
+            )
+
+    def _stage(self, tp: TP) -> FoldStage | MergeStage:
+        return self.engine.folds.get(tp) or self.engine.merges[tp]
+
+    def _check_current(self) -> None:
+        if not self.is_current():
+            raise Superseded("the group has rebalanced again")
+
+
+def _take(stage: FoldStage | MergeStage, tp: TP, records: list[Fetched], after: int) -> None:
+    if after > stage.position:
+        nbytes = sum(len(record.value or b"") for record in records)
+        stage.take([Batch(tp, stage.position, after, list(records), 0, nbytes)])
+
+
+def _advance(stage: FoldStage | MergeStage, advance: Advance) -> None:
+    if isinstance(stage, FoldStage):
+        stage.advance(advance)
+
+
+def _by_partition(messages: Sequence[Any]) -> Iterator[tuple[int, list[Fetched]]]:
+    found: dict[int, list[Fetched]] = {}
+    for message in messages:
+        found.setdefault(message.partition(), []).append(Fetched.of(message))
+    return iter(found.items())

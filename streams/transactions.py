@@ -1,0 +1,157 @@
+"""The one place that commits: a flush as a fenced Kafka transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
+
+from streams.columnar import Membership
+from streams.flush import Flush, group_metadata, no_membership
+from streams.records import Record
+
+_POLL_EVERY = 1_000
+
+
+class FlushFailed(Exception):
+    """A flush did not reach the log, or nobody knows whether it did."""
+
+
+class KafkaTransactions:
+    """librdkafka's transactional producer, one for the life of a worker."""
+
+    def __init__(
+        self, client: Mapping[str, Any], group: str, transactional_id: str, timeout_ms: int
+    ) -> None:
+        self._group = group
+        self._timeout_s = timeout_ms / 1000
+        _check_layout(client, group)
+        self._failed: list[KafkaError] = []
+        self._producer = Producer(
+            {
+                **client,
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": timeout_ms,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                # The default backoff of 100 ms would be the longest part of every transaction.
+                "retry.backoff.ms": 5,
+                "retry.backoff.max.ms": 20,
+                "message.max.bytes": 8 << 20,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 1 << 20,
+                "delivery.report.only.error": True,
+                "on_delivery": self._on_delivery,
+            }
+        )
+
+    def start(self) -> None:
+        """Take the transactional id over, ending whatever is open under it."""
+        self._producer.init_transactions(30)
+
+    def commit(self, flush: Flush, membership: Membership) -> None:
+        """Write everything and the offsets.
+
+        Raises :class:`FlushFailed` or KafkaException if any of it, or its outcome, is in doubt, and
+        NotAMember before anything is sent; the caller must end the process then.
+        """
+        metadata = group_metadata(self._group, membership)
+        self._producer.begin_transaction()
+        for count, record in enumerate(flush.records):
+            self._produce(record)
+            if count % _POLL_EVERY == 0:
+                self._producer.poll(0)
+        self._deliver()
+        if flush.offsets:
+            offsets = [
+                TopicPartition(tp.topic, tp.partition, offset)
+                for tp, offset in flush.offsets.items()
+            ]
+            self._retrying(
+                lambda: self._producer.send_offsets_to_transaction(
+                    offsets, metadata, self._timeout_s
+                )
+            )
+        self._retrying(lambda: self._producer.commit_transaction(self._timeout_s))
+
+    def _produce(self, record: Record) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=record.partition,
+                    headers=[*record.headers] if record.headers else [],
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            else:
+                return
+
+    def _deliver(self) -> None:
+        left = self._producer.flush(self._timeout_s)
+        if left or self._failed:
+            raise FlushFailed(
+                f"flush: {left} records undelivered, errors {self._failed[:3]}, expected all of "
+                f"them within {self._timeout_s} s"
+            )
+
+    def _retrying(self, step: Any) -> None:
+        """Repeat a step while librdkafka says that this is safe; then its outcome is known."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                step()
+            except KafkaException as problem:
+                if not problem.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
+    def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+
+def _check_layout(client: Mapping[str, Any], group: str) -> None:
+    """Refuse a librdkafka whose group metadata are laid out otherwise than ours."""
+    consumer = Consumer({**client, "group.id": group})
+    try:
+        found = consumer.consumer_group_metadata()
+    finally:
+        consumer.close()
+    if found != no_membership(group):
+        raise FlushFailed(
+            f"librdkafka: found group metadata {found!r}, expected {no_membership(group)!r}: "
+            "install a confluent-kafka release of the range in pyproject.toml"
+        )
+
+
+def end_transactions(client: Mapping[str, Any], transactional_ids: Sequence[str]) -> None:
+    """End whatever is open under the ids of writers that are gone; a live one is fenced by it."""
+    for transactional_id in transactional_ids:
+        producer = Producer({**client, "transactional.id": transactional_id})
+        producer.init_transactions(30)
+
+
+def ends(admin: AdminClient, partitions: Iterable[TP], *, stable: bool) -> dict[TP, int]:
+    """Return last stable offsets, or high watermarks, of partitions."""
+    levels = IsolationLevel
+    level = levels.READ_COMMITTED if stable else levels.READ_UNCOMMITTED
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(tp.topic, tp.partition): latest for tp in partitions}
+    futures = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+    return {TP(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}

@@ -1,0 +1,365 @@
+"""A worker: collects batches, flushes them, recovers partitions, logs idle advances.
+
+It lives in Faust's event loop. Folding and merging run there too, a flush at a time; only waiting
+for the broker happens in a thread, so that batches are collected meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from faust.types import TP
+
+from schemas.catalogue import PARTIALS
+from streams.columnar import Batch, Hooks, Membership
+from streams.definitions import Definitions
+from streams.flush import Engine, Flush, Transaction
+from streams.fold import FoldStage
+from streams.metrics import METRICS
+from streams.recovery import Recovery, Superseded
+from streams.settings import Settings
+from streams.state import Advance
+
+log = structlog.get_logger(__name__)
+
+#: A partition that holds nothing is announced as empty after this long.
+EMPTY_AFTER_S = 2.0
+
+#: How long a revocation may wait for the running flush: well below a session timeout.
+REVOCATION_S = 4.0
+
+_LOOK_EVERY_S = 0.02
+_MEASURE_EVERY_S = 1.0
+
+
+class Worker:
+    """The partitions of one group member, and the loop that flushes them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        definitions: Definitions,
+        open_transactions: Callable[[str], Transaction],
+    ) -> None:
+        self.settings = settings
+        self.definitions = definitions
+        self.transactional_id = f"{settings.application_id}-{uuid.uuid4().hex}"
+        self.engine = Engine(definitions, self.transactional_id, settings.rebuild_epoch)
+        self.hooks = Hooks(
+            lambda: self.engine.positions,
+            self.before_revocation,
+            self._on_membership,
+            lambda: self._pending_bytes < settings.fetch_budget_bytes,
+        )
+        self.failed = asyncio.Event()
+        self.done = asyncio.Event()
+        self._transactions = open_transactions(self.transactional_id)
+        self._io = ThreadPoolExecutor(1, "flush")
+        self._consumer: Any = None
+        self._announced: Membership | None = None
+        self._membership: Membership | None = None
+        self._last_membership: Membership | None = None
+        self._flushing = asyncio.Lock()
+        self._arrived = asyncio.Event()
+        self._pending: list[Batch] = []
+        self._pending_bytes = 0
+        self._pending_events = 0
+        self._pending_since = 0.0
+        self._last_batch: dict[TP, float] = {}
+        self._last_advance: dict[TP, float] = {}
+        self._idle_from: dict[TP, int] = {}
+        self._checkpointed = time.monotonic()
+        self._measured = 0.0
+
+    # -- what the transport and the agents call -------------------------------------------------
+
+    def collect(self, batch: Batch) -> None:
+        """Keep a batch for the next flush; one of another generation is not ours to count."""
+        if self._membership is None or batch.generation != self._membership.generation:
+            return
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending.append(batch)
+        self._pending_bytes += batch.nbytes
+        self._pending_events += len(batch.records)
+        self._last_batch[batch.tp] = time.monotonic()
+        self._idle_from.pop(batch.tp, None)
+        self._arrived.set()
+
+    async def before_revocation(self) -> None:
+        """Let the running flush end, then forget what is collected: it will be fetched again."""
+        self._membership = None
+        try:
+            async with asyncio.timeout(REVOCATION_S):
+                await self._flushing.acquire()
+        except TimeoutError:
+            self._die("flush_outlasted_revocation", TimeoutError(f"{REVOCATION_S} s"))
+        self._forget_pending()
+        self._flushing.release()
+
+    def _on_membership(self, membership: Membership) -> None:
+        self._announced = membership
+
+    async def take_over(self, consumer: Any) -> None:
+        """Recover what was assigned; return at once if the group rebalances meanwhile."""
+        membership, before = self._announced, self._last_membership
+        if membership is None:
+            return
+        self._consumer = consumer
+        consumed = self.definitions.sources
+        assigned = {tp for tp in consumer.assignment() if tp.topic in consumed}
+        held = set(self.engine.positions)
+        kept = held & assigned if _is_next(before, membership) else set()
+        self.engine.forget(sorted(held - kept))
+        for tp in held - assigned:
+            METRICS.forget(tp.topic, tp.partition)
+        started = time.monotonic()
+        recovery = Recovery(
+            self.settings.kafka_client(), self.engine, lambda: self._announced == membership
+        )
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._io, recovery.run, assigned - kept)
+        except Superseded:
+            self.engine.forget(sorted(set(self.engine.positions) - kept))
+            return
+        except Exception as problem:  # noqa: BLE001 - whatever it is, this state is not to be used
+            self._die("recovery_failed", problem)
+            return
+        seconds = time.monotonic() - started
+        METRICS.recovery(seconds)
+        log.info(
+            "partitions_taken_over",
+            generation=membership.generation,
+            partitions=len(assigned),
+            recovered=len(assigned - kept),
+            seconds=round(seconds, 3),
+        )
+        now = time.monotonic()
+        self._last_batch = dict.fromkeys(assigned, now)
+        self._last_advance.clear()
+        self._idle_from.clear()
+        self._last_membership = self._membership = membership
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    async def run(self, exit_when_idle_s: float | None) -> None:
+        """Flush whatever is due until :meth:`stop`, or until all has been quiet for so long."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._io, self._start_transactions)
+            while not self.done.is_set():
+                await self._wait()
+                await self._flush_if_due()
+                if exit_when_idle_s is not None and self._is_quiet(exit_when_idle_s):
+                    await self._end()
+        except Exception as problem:  # noqa: BLE001 - on doubt the process ends, and recovers
+            self._die("flush_failed", problem)
+
+    def _start_transactions(self) -> None:
+        self._transactions.start()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_EVERY_S):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    async def _flush_if_due(self) -> None:
+        if self._membership is None:
+            self._arrived.clear()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            return
+        now = time.monotonic()
+        checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
+        advances = self._due_advances(now)
+        if self._is_flush_due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
+            await self.flush(advances=advances, checkpoint=checkpoint)
+        elif self._pending:
+            # Only inputs wait, for company; look again when their time is up or partials arrive.
+            self._arrived.clear()
+        self._measure(now)
+
+    def _is_flush_due(self, now: float) -> bool:
+        if not self._pending:
+            self._arrived.clear()
+            return False
+        waited_ms = (now - self._pending_since) * 1000
+        return (
+            waited_ms >= self.settings.flush_interval_ms
+            or self._pending_events >= self.settings.flush_max_events
+            or any(batch.tp.topic == PARTIALS for batch in self._pending)
+        )
+
+    async def flush(
+        self,
+        *,
+        advances: dict[TP, Advance] | None = None,
+        publish_all: bool = False,
+        checkpoint: bool = False,
+    ) -> None:
+        """Take what is collected through one transaction. Whatever fails ends the process."""
+        async with self._flushing:
+            membership = self._membership
+            if membership is None:
+                return
+            batches = self._pending
+            self._forget_pending()
+            started = time.monotonic()
+            flush = self.engine.flush(
+                batches,
+                _now_ms(),
+                advances=advances,
+                publish_all=publish_all,
+                checkpoint=checkpoint,
+            )
+            if checkpoint:
+                self._checkpointed = started
+            if not flush:
+                return
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._io, self._transactions.commit, flush, membership)
+            self._count(flush, time.monotonic() - started)
+
+    async def stop(self) -> None:
+        """End gracefully: flush what is collected, and write the state down whole."""
+        if self._membership is not None and not self.failed.is_set():
+            try:
+                await self.flush(publish_all=True, checkpoint=True)
+            except Exception as problem:  # noqa: BLE001
+                self._die("last_flush_failed", problem)
+        self.done.set()
+
+    def _forget_pending(self) -> None:
+        self._pending = []
+        self._pending_bytes = self._pending_events = 0
+
+    def _die(self, event: str, problem: BaseException) -> None:
+        """End the process without ceremony: memory may differ from the log, so nothing is saved."""
+        log.critical(event, error=str(problem), exc_info=problem)
+        self._membership = None
+        self.failed.set()
+        self.done.set()
+
+    # -- quiet partitions -----------------------------------------------------------------------
+
+    def _due_advances(self, now: float) -> dict[TP, Advance]:
+        """Return the advances of partitions that have been quiet for long enough."""
+        advances: dict[TP, Advance] = {}
+        for tp, stage in self.engine.folds.items():
+            if not self._is_caught_up(tp):
+                self._last_batch[tp] = now
+                continue
+            quiet_s = now - self._last_batch.get(tp, now)
+            if not stage.announced and quiet_s >= EMPTY_AFTER_S:
+                advances[tp] = Advance(stage.position, 0, "EMPTY")
+            elif quiet_s >= self.settings.idle_timeout_s:
+                advance = self._idle_advance(tp, stage, now, quiet_s)
+                if advance is not None:
+                    advances[tp] = advance
+        return advances
+
+    def _idle_advance(self, tp: TP, stage: FoldStage, now: float, quiet_s: float) -> Advance | None:
+        if stage.watermark_ms is None or now - self._last_advance.get(tp, 0.0) < 5.0:
+            return None
+        # Event time passes at the clock's pace while nothing comes: also in a replay of old data.
+        base = self._idle_from.setdefault(tp, stage.watermark_ms)
+        self._last_advance[tp] = now
+        return Advance(stage.position, base + int(quiet_s * 1000), "IDLE")
+
+    def _is_caught_up(self, tp: TP) -> bool:
+        known = self._consumer.fetch_state(tp) if self._consumer is not None else None
+        if known is None or any(batch.tp == tp for batch in self._pending):
+            return False
+        position, stable = known
+        return bool(position >= stable)
+
+    def _is_quiet(self, seconds: float) -> bool:
+        if self._membership is None or not self.engine.positions:
+            return False
+        now = time.monotonic()
+        return all(
+            now - self._last_batch.get(tp, now) >= seconds and self._is_caught_up(tp)
+            for tp in self.engine.positions
+        )
+
+    async def _end(self) -> None:
+        """Log that nothing older than now is to come, let that pass through, and be done."""
+        now_ms = _now_ms()
+        advances = {
+            tp: Advance(
+                stage.position, now_ms, "END" if stage.watermark_ms is not None else "EMPTY"
+            )
+            for tp, stage in self.engine.folds.items()
+        }
+        log.info("input_ended", partitions=len(advances))
+        await self.flush(advances=advances)
+        ended = time.monotonic()
+        quiet_s = 3 * self.settings.flush_interval_ms / 1000
+        while not self.done.is_set():
+            await self._wait()
+            await self._flush_if_due()
+            merges = list(self.engine.merges)
+            passed = all(self._last_batch.get(tp, 0.0) >= ended for tp in merges)
+            if (passed or not advances) and self._is_quiet(quiet_s):
+                await self.stop()
+
+    # -- figures --------------------------------------------------------------------------------
+
+    def _count(self, flush: Flush, seconds: float) -> None:
+        METRICS.flush(seconds, flush.events)
+        METRICS.kpi_records(flush.kpi_records)
+        now_ms = _now_ms()
+        for since_ms in flush.kpi_since_ms:
+            METRICS.kpi_latency(max(0.0, (now_ms - since_ms) / 1000))
+        for action_type, count in flush.actions.items():
+            METRICS.actions(action_type, count)
+        for tp, stage in self.engine.folds.items():
+            if tp in flush.offsets:
+                METRICS.account(tp.topic, tp.partition, asdict(stage.state.account))
+                for reason, count in stage.reasons.items():
+                    METRICS.dead_letters(tp.topic, tp.partition, reason, count)
+                stage.reasons.clear()
+                if stage.watermark_ms is not None:
+                    METRICS.watermark(tp.topic, tp.partition, stage.watermark_ms)
+
+    def _measure(self, now: float) -> None:
+        if now - self._measured < _MEASURE_EVERY_S:
+            return
+        self._measured = now
+        for tp in self.engine.positions:
+            known = self._consumer.fetch_state(tp)
+            if known is not None:
+                METRICS.lag(tp.topic, tp.partition, max(0, known[1] - known[0]))
+        for tp, fold in self.engine.folds.items():
+            METRICS.state_bytes(tp.topic, tp.partition, fold.state.seen.nbytes)
+        for tp, merge in self.engine.merges.items():
+            METRICS.state_bytes(tp.topic, tp.partition, merge.merge.nbytes)
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether all assigned partitions are recovered, and what is missing if not."""
+        if self.failed.is_set():
+            return False, "failed"
+        if self._membership is None:
+            return False, "partitions are not yet assigned and recovered"
+        return True, f"{len(self.engine.positions)} partitions"
+
+
+def _is_next(before: Membership | None, now: Membership) -> bool:
+    """Tell whether nobody else can have had our partitions between two memberships."""
+    return (
+        before is not None
+        and before.member_id == now.member_id
+        and before.generation + 1 == now.generation
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
