@@ -24,6 +24,7 @@ from sinks.wallboard.view import board_parts, is_personal, public_action, stale_
 STATIC = Path(__file__).parent / "static"
 BEAT_S = 5.0
 _POLL_S = 2.0
+_ANSWER_S = 5.0
 _SPACING_S = 0.25
 _IDLE_FEED_S = 60.0
 _POLICY = {
@@ -133,7 +134,8 @@ class Wallboard:
 
     async def _refresh(self, watched: _Watched) -> None:
         try:
-            snapshot = await self._reader.board(watched.board, watched.chosen)
+            async with asyncio.timeout(_ANSWER_S):
+                snapshot = await self._reader.board(watched.board, watched.chosen)
         except (redis.RedisError, OSError) as problem:
             self._redis_is_silent(problem)
             watched.update(_silent(watched.feed.parts, watched.board, self._silent_since))

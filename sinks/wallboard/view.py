@@ -240,7 +240,7 @@ def _public_value(part: Mapping[str, str]) -> str | None:
 
 def _without_persons(text: str, persons: Sequence[str]) -> str:
     for person in persons:
-        text = re.sub(rf"(?<![\w-])(agent )?{re.escape(person)}(?![\w-])", "an agent", text)
+        text = re.sub(rf"(?<![\w.-])(agent )?{re.escape(person)}(?![\w-]|\.\d)", "an agent", text)
     return text
 
 
