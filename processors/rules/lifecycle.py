@@ -79,8 +79,12 @@ class GroupState:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a tick without any key would change nothing."""
-        return not any(self.standings.values())
+        """Whether ticks without any key may be skipped: they would end nothing, and decide nothing.
+
+        It is so after one such tick. Cooldowns go on: they end by the time of a later tick.
+        """
+        standings = (s for of_rule in self.standings.values() for s in of_rule.values())
+        return all(s.episode_start_ms is None and s.few_start_ms is None for s in standings)
 
     def dump(self) -> list[dict[str, Any]]:
         """Return the state as plain JSON values: one mapping per rule and subject, sorted."""

@@ -10,20 +10,21 @@ from processors.rules.definition import Evidence, Firing, Named
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_NAMES: Final = 5
 _UNITS: Final = {"percent": " %", "seconds": " s"}
-_DURATIONS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_DAY_MS: Final = 86_400_000
+_DURATIONS: Final = ((_DAY_MS, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 COUNTS: Final = ("members", "population", "window")
 """Names of a template besides columns and figures: keys that meet the condition, keys with data."""
 
 
 def duration_text(milliseconds: int) -> str:
-    """Return a duration in its largest whole unit.
+    """Return a duration in the largest unit that it is a whole number of; days from two on.
 
     >>> duration_text(5_400_000), duration_text(86_400_000)
-    ('90 min', '1 d')
+    ('90 min', '24 h')
     """
     for size, unit in _DURATIONS:
-        if milliseconds >= size and milliseconds % size == 0:
+        if milliseconds >= size and milliseconds % size == 0 and milliseconds != _DAY_MS:
             return f"{milliseconds // size} {unit}"
     return f"{milliseconds} ms"
 
