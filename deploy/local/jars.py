@@ -2,8 +2,8 @@
 
 import fcntl
 import hashlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from deploy.local.errors import StackError
 KAFKA_VERSION = "4.3.1"
 DOWNLOAD_MEGABYTES = 45
 
-# Kafka's own dependencies name no logger; with the simple one its warnings reach our log file.
-_COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_COORDINATES = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+    # Kafka's own dependencies name no logger; with the simple one its warnings reach our log file.
+    "org.slf4j:slf4j-simple:1.7.36",
+)
 _CHECKSUMS = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.sha256")
 
 
@@ -23,44 +26,49 @@ def kafka_jars(cache: Path, tell: Callable[[str], None]) -> list[Path]:
     `tell` gets a line before anything is fetched: what, how large, where to.
     Raises StackError where they cannot be fetched, or are not the expected bytes.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    expected = _expected()
+    repository = cache / "kafka" / "maven"
+    repository.mkdir(parents=True, exist_ok=True)
     with _alone(cache / "kafka.lock"):
-        if not (cache / "kafka").is_dir():
+        jars = _jars_in(repository)
+        if _faults(jars, expected):
             tell(
                 f"fetching Apache Kafka {KAFKA_VERSION} ({DOWNLOAD_MEGABYTES} MB, once) to {cache}"
             )
-        jars = _resolve(cache)
-        if _faults(jars):
-            # An interrupted download leaves an environment that looks complete.
-            tell("fetching Apache Kafka again: the cache is not complete")
-            shutil.rmtree(cache / "kafka")
-            jars = _resolve(cache)
-        if faults := _faults(jars):
+            # What an interrupted download left would pass for the whole.
+            for name in expected.keys() & jars.keys():
+                if _sha256(jars[name]) != expected[name]:
+                    jars[name].unlink()
+            _fetch(repository)
+            jars = _jars_in(repository)
+        if faults := _faults(jars, expected):
             raise StackError(
                 f"kafka: {faults[0]}" + (f" (and {len(faults) - 1} more)" if faults[1:] else ""),
-                f"find out who answers for Maven Central here, then delete {cache} and try again",
+                "find out who answers for Maven Central on this network, then try again",
             )
-    return jars
+    return [jars[name] for name in sorted(expected)]
 
 
-def _resolve(cache: Path) -> list[Path]:
+def _fetch(repository: Path) -> None:
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.env import EnvironmentBuilder, LinkStrategy
     from jgo.maven import MavenContext, PythonResolver
 
+    # Resolution and download only: building one of jgo's environments would look for a JDK, and
+    # where there is none fetch a whole one to sort the jars by.
     context = MavenContext(
         resolver=PythonResolver(),
-        repo_cache=cache / "kafka" / "maven",
+        repo_cache=repository,
         # A mirror is named in jgo's own configuration file: [repositories] central = ...
         remote_repos={"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories},
         timeout=60,
     )
-    builder = EnvironmentBuilder(
-        context=context, cache_dir=cache / "kafka" / "jgo", link_strategy=LinkStrategy.AUTO
-    )
     try:
-        return list(builder.from_endpoint(_COORDINATES).all_jars)
+        wanted = [context.create_dependency(coordinate) for coordinate in _COORDINATES]
+        direct, transitive = context.resolver.resolve(wanted)
+        needed = [item for item in transitive if item.scope in ("compile", "runtime")]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda item: item.artifact.resolve(), [*direct, *needed]))
     except Exception as error:
         raise StackError(
             f"kafka: Apache Kafka {KAFKA_VERSION} could not be fetched"
@@ -71,18 +79,28 @@ def _resolve(cache: Path) -> list[Path]:
         ) from error
 
 
-def _faults(jars: list[Path]) -> list[str]:
-    """Return what is missing, unknown or of other bytes than listed; nothing if all is well."""
-    expected = {
-        name: digest
-        for digest, name in (line.split() for line in _CHECKSUMS.read_text().splitlines())
-    }
-    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
+def _expected() -> dict[str, str]:
+    """Return the SHA-256 of each jar by its file name."""
+    lines = (line.split() for line in _CHECKSUMS.read_text().splitlines())
+    return {name: digest for digest, name in lines}
+
+
+def _jars_in(repository: Path) -> dict[str, Path]:
+    return {jar.name: jar for jar in repository.rglob("*.jar")}
+
+
+def _faults(jars: Mapping[str, Path], expected: Mapping[str, str]) -> list[str]:
+    """Return what is missing or of other bytes than listed; nothing if all is well."""
+    found = {name: _sha256(jars[name]) if name in jars else "missing" for name in sorted(expected)}
     return [
-        f"{name}: sha256 {found.get(name, 'missing')}, expected {expected.get(name, 'no such jar')}"
-        for name in sorted(expected.keys() | found.keys())
-        if found.get(name) != expected.get(name)
+        f"{name}: sha256 {found[name]}, expected {expected[name]}"
+        for name in found
+        if found[name] != expected[name]
     ]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @contextmanager
