@@ -7,8 +7,10 @@ ARGS ?=
 DATA ?=
 
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+endif
 
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PROJECT := --no-deps --no-build-isolation --editable .
