@@ -4,7 +4,7 @@ Every variable is a double, n too, and CEL does not convert: a threshold is writ
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ _TOKEN: Final = re.compile(
 _FAULT: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNKNOWN: Final = re.compile(r"undeclared reference to '([^']*)'")
 _NESTING: Final = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+_LOGIC: Final = frozenset({"&&", "||", "?"})
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 Tokens = Sequence[str]
@@ -61,13 +62,15 @@ class Condition:
     """A compiled condition.
 
     ``comparisons`` are the simple ones anywhere in it, for evidence; ``required`` are those that
-    must be true for the whole to be true, so that most keys are decided without CEL.
+    must be true for the whole to be true, so that most keys are decided without CEL; all of them
+    where ``is_decided`` says that there is nothing else in it.
     """
 
     text: str
     variables: tuple[Variable, ...]
     comparisons: tuple[Comparison, ...]
     required: tuple[Comparison, ...]
+    is_decided: bool
     program: Any = field(compare=False, repr=False)
 
     @property
@@ -92,7 +95,7 @@ class Condition:
         result = figures.known(self.needed)
         for comparison in self.required:
             result &= comparison.mask(figures)
-        for row in np.flatnonzero(result):
+        for row in () if self.is_decided else np.flatnonzero(result):
             result[row] = self.holds(figures, int(row))
         return result
 
@@ -115,11 +118,14 @@ class Vocabulary:
         named = dict.fromkeys(t for t in tokens if t in self.variables)
         if not named:
             raise ConditionError("found no KPI, expected a condition over at least one")
+        conjuncts = list(_conjuncts(tokens))
+        required = tuple(self._comparisons(conjuncts))
         return Condition(
             text=text,
             variables=tuple(self.variables[name] for name in named),
             comparisons=tuple(self._comparisons(_leaves(tokens))),
-            required=tuple(self._comparisons(_conjuncts(tokens))),
+            required=required,
+            is_decided=0 < len(required) == len(conjuncts),
             program=program,
         )
 
@@ -140,7 +146,7 @@ class Vocabulary:
             return f"{fault}; numbers are doubles, write 60.0 for 60"
         return fault
 
-    def _comparisons(self, parts: Iterator[Tokens]) -> Iterator[Comparison]:
+    def _comparisons(self, parts: Iterable[Tokens]) -> Iterator[Comparison]:
         for tokens in parts:
             comparison = self._comparison(tokens)
             if comparison is not None:
@@ -148,7 +154,7 @@ class Vocabulary:
 
     def _comparison(self, tokens: Tokens) -> Comparison | None:
         at = [i for i, t in enumerate(tokens) if t in _MIRRORED]
-        if len(at) != 1 or "?" in tokens:
+        if len(at) != 1 or not _LOGIC.isdisjoint(tokens):
             return None
         left, comparator, right = tokens[: at[0]], tokens[at[0]], tokens[at[0] + 1 :]
         if len(left) != 1 or self._is_constant(left):
@@ -213,9 +219,8 @@ def _closing(tokens: Tokens) -> int:
 
 def _conjuncts(tokens: Tokens) -> Iterator[Tokens]:
     tokens = _bare(tokens)
-    if len(_split(tokens, "?")) > 1 or len(_split(tokens, "||")) > 1:
-        return
-    parts = _split(tokens, "&&")
+    is_one = len(_split(tokens, "?")) > 1 or len(_split(tokens, "||")) > 1
+    parts = [tokens] if is_one else _split(tokens, "&&")
     if len(parts) == 1:
         yield tokens
         return

@@ -58,9 +58,15 @@ class Figures:
     values: Floats
     n: npt.NDArray[np.int64]
     _bounds: dict[int, tuple[Floats, Floats]] = field(default_factory=dict)
+    _columns: dict[str, Floats] = field(default_factory=dict)
 
     def column(self, variable: Variable) -> Floats:
         """Return one variable for all keys."""
+        if variable.name not in self._columns:
+            self._columns[variable.name] = self._column(variable)
+        return self._columns[variable.name]
+
+    def _column(self, variable: Variable) -> Floats:
         match variable.part:
             case Part.VALUE:
                 return self.values[:, variable.kpi]

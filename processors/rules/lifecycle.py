@@ -161,17 +161,17 @@ class _Tick:
     keys: Sequence[Key]
     figures: Figures
     samples: Samples
-    _rows: dict[tuple[str, ...], dict[Key, list[int]]] = field(default_factory=dict)
+    _subjects: dict[tuple[str, ...], list[Key]] = field(default_factory=dict)
 
-    def rows(self, columns: tuple[str, ...]) -> Mapping[Key, list[int]]:
-        """Return the rows of each value of some key columns, sorted by key."""
-        if columns not in self._rows:
+    def subjects(self, columns: tuple[str, ...]) -> list[Key]:
+        """Return the value of some key columns for each row."""
+        if columns not in self._subjects:
             at = [self.group.scope.key.index(column) for column in columns]
-            rows: dict[Key, list[int]] = {}
-            for row in sorted(range(len(self.keys)), key=self.keys.__getitem__):
-                rows.setdefault(tuple(self.keys[row][i] for i in at), []).append(row)
-            self._rows[columns] = rows
-        return self._rows[columns]
+            parts = [[key[i] for key in self.keys] for i in at]
+            self._subjects[columns] = (
+                list(zip(*parts, strict=True)) if at else [()] * len(self.keys)
+            )
+        return self._subjects[columns]
 
 
 class _RuleTick:
@@ -184,27 +184,40 @@ class _RuleTick:
         self.tick = tick
         self.state = state
         self.standings = standings
-        self.met = rule.when.mask(tick.figures)
-        self.known = tick.figures.known(rule.when.needed)
-        self.enough = tick.figures.enough(rule.minimum_n)
+        met = rule.when.mask(tick.figures)
+        self.met_rows: list[int] = np.flatnonzero(met).tolist()
+        # One by one, Python reads its own lists faster than arrays.
+        self.met: list[bool] = met.tolist()
+        self.known: list[bool] = tick.figures.known(rule.when.needed).tolist()
+        self.enough: list[bool] = tick.figures.enough(rule.minimum_n).tolist()
 
     def run(self) -> Iterator[Firing | Suppressed]:
         """Advance every subject that meets the condition or is remembered."""
-        if not self.standings and not self.met.any():
+        if not self.standings and not self.met_rows:
             return
-        rows = self.tick.rows(self.rule.subject)
-        touched = {s for s, own in rows.items() if self.met[own].any()} | self.standings.keys()
-        for subject in sorted(touched):
+        for subject, rows in sorted(self._touched().items()):
             standing = self.standings.setdefault(subject, Standing())
-            yield from self._advance(subject, standing, rows.get(subject, []))
+            yield from self._advance(subject, standing, rows)
             if standing.is_empty:
                 del self.standings[subject]
+
+    def _touched(self) -> dict[Key, list[int]]:
+        # The rows of those subjects alone, in the order of their keys: there may be thousands.
+        subjects = self.tick.subjects(self.rule.subject)
+        touched: dict[Key, list[int]] = {subject: [] for subject in self.standings}
+        touched.update((subjects[row], []) for row in self.met_rows)
+        for row, subject in enumerate(subjects):
+            if subject in touched:
+                touched[subject].append(row)
+        for rows in touched.values():
+            rows.sort(key=self.tick.keys.__getitem__)
+        return touched
 
     def _advance(
         self, subject: Key, standing: Standing, rows: list[int]
     ) -> Iterator[Firing | Suppressed]:
         self._cool(standing)
-        population = int(self.known[rows].sum())
+        population = sum(self.known[row] for row in rows)
         counted = [row for row in rows if self._counts(row, standing)]
         met = [row for row in rows if self.met[row]]
         is_breaching = self.rule.quorum.is_reached(len(counted), population)
@@ -233,7 +246,7 @@ class _RuleTick:
             clear is not None
             and standing.is_firing
             and self.tick.keys[row] in standing.members
-            and bool(self.known[row])
+            and self.known[row]
             and not clear.holds(self.tick.figures, row)
         )
 

@@ -10,8 +10,12 @@ from processors.rules.definition import Evidence, Firing, Named
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_NAMES: Final = 5
 _UNITS: Final = {"percent": " %", "seconds": " s"}
-_DAY_MS: Final = 86_400_000
-_DURATIONS: Final = ((_DAY_MS, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_DURATIONS: Final = (
+    (86_400_000, 2 * 86_400_000, "d"),
+    (3_600_000, 3_600_000, "h"),
+    (60_000, 60_000, "min"),
+    (1_000, 1_000, "s"),
+)
 
 COUNTS: Final = ("members", "population", "window")
 """Names of a template besides columns and figures: keys that meet the condition, keys with data."""
@@ -23,8 +27,8 @@ def duration_text(milliseconds: int) -> str:
     >>> duration_text(5_400_000), duration_text(86_400_000)
     ('90 min', '24 h')
     """
-    for size, unit in _DURATIONS:
-        if milliseconds >= size and milliseconds % size == 0 and milliseconds != _DAY_MS:
+    for size, least, unit in _DURATIONS:
+        if milliseconds >= least and milliseconds % size == 0:
             return f"{milliseconds // size} {unit}"
     return f"{milliseconds} ms"
 
