@@ -20,6 +20,7 @@ from typing import Any
 
 import faust
 from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.errors import NoOffsetForPartitionError
 from faust.events import Event
 from faust.transport.drivers import aiokafka as driver
@@ -84,12 +85,21 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
         await super().on_partitions_assigned(assigned)
 
 
+class RawRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Hands on aiokafka's own records: making another object of each took a third of all time."""
+
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        return record
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker: fetches batches and moves positions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.positions = _Positions()
+        # The fetcher looks its class up by this name; only this transport consumes in our process.
+        fetcher.PartitionRecords = RawRecords
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -193,8 +203,8 @@ class Consumer(driver.Consumer):
     def _to_message(self, tp: TP, batch: Any) -> ConsumerMessage:
         last = batch.records[-1]
         return ConsumerMessage(
-            last.topic,
-            last.partition,
+            tp.topic,
+            tp.partition,
             last.offset,
             (last.timestamp or 0) / 1000.0,
             last.timestamp_type,

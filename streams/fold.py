@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from faust.types import TP
 
 from processors.actions import immediate_action_records
 from processors.fold import WATERMARK, Section, SourceState, admit, concatenate, fold
@@ -164,10 +165,11 @@ class FoldStage:
         dead = self.definitions.catalogue[DEAD_LETTERS].partitions
         late = self.definitions.catalogue[LATE].partitions
         grace = self.plan.lateness.grace_ms
+        tp = TP(self.plan.topic.name, self.partition)
         return [
-            *(dead_letter(records[bad.index], bad, dead) for bad in decoded.rejected),
+            *(dead_letter(tp, records[bad.index], bad, dead) for bad in decoded.rejected),
             *(
-                late_event(records[decoded.index[row]], int(watermarks[row]), grace, late)
+                late_event(tp, records[decoded.index[row]], int(watermarks[row]), grace, late)
                 for row in np.flatnonzero(expired)
             ),
         ]

@@ -52,8 +52,6 @@ class Superseded(Exception):
 class Fetched:
     """A record read back, in the form in which the transport hands records over."""
 
-    topic: str
-    partition: int
     offset: int
     timestamp: int
     key: bytes | None
@@ -64,8 +62,6 @@ class Fetched:
     def of(cls, message: Any) -> Fetched:
         """Return a librdkafka message in this form."""
         return cls(
-            message.topic(),
-            message.partition(),
             message.offset(),
             message.timestamp()[1],
             message.key(),
@@ -204,19 +200,15 @@ class Recovery:
         for messages in records if moving else ():
             self._check_current()
             for partition, found in _by_partition(messages):
-                self._retake(stages[partition], found, waiting[partition])
+                tp = TP(topic, partition)
+                last = found[-1].offset + 1
+                self._retake_to(stages[partition], tp, found, last, waiting[partition])
         for partition, stage in stages.items():
             tp = TP(topic, partition)
             # What is left are holes, and advances at the very end.
             self._retake_to(stage, tp, [], end[partition], waiting[partition])
             for advance in waiting[partition]:
                 _advance(stage, advance)
-
-    def _retake(
-        self, stage: FoldStage | MergeStage, records: list[Fetched], waiting: list[Advance]
-    ) -> None:
-        tp = TP(records[0].topic, records[0].partition)
-        self._retake_to(stage, tp, records, records[-1].offset + 1, waiting)
 
     def _retake_to(
         self,
