@@ -62,11 +62,11 @@ clean: ## Remove .venv and caches.
 
 # Everything for development holds what running needs, at the same versions.
 $(VENV)/.run: requirements.txt pyproject.toml
-	$(call install,requirements.txt,280 MB)
+	$(call install,requirements.txt,230 MB)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt pyproject.toml
-	$(call install,requirements-dev.txt,300 MB)
+	$(call install,requirements-dev.txt,260 MB)
 	@touch $@ $(VENV)/.run
 
 define install
