@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from streams.verify.definitions import SOURCE_CONTRACTS, Kpi, Measure, Scope, Window
+from streams.verify.definitions import SOURCE_CONTRACTS, Measure, Scope, Window
 from streams.verify.ledger import OUTCOMES, Input, Ledger, sql_name, sql_text
 from streams.verify.recompute import Expected, units_per_one
 from streams.verify.report import Compared, Difference, Findings
@@ -21,15 +21,18 @@ NEVER_MS = -(2**62)
 _FIRST = 20
 
 
+# What was final and changed all the same is called REVISED.
+_FINALITY = "CASE each WHEN 'REVISED' THEN 'FINAL' ELSE each END"
+
+
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One field of a record: SQL for both sides, and the latest window end at which it is final."""
+    """One field of a record: SQL of what is expected, and until which window end it is final."""
 
     what: str
     expected: str
-    found: str
-    differs: str
     bound_ms: int
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,11 @@ def final_until(
 
 
 class Comparison:
-    """Compares the records of one scope and window with those found."""
+    """Compares the records of one scope and window with those found.
+
+    Both sides are brought into lists in the order of the definitions and compared element by
+    element: two passes, however many measures and KPIs there are.
+    """
 
     def __init__(
         self,
@@ -79,148 +86,142 @@ class Comparison:
         measures: Mapping[str, Measure],
         times: Mapping[str, SourceTime],
     ) -> None:
-        self._expected = expected
+        self._scope = expected.scope
+        self._window = expected.window
+        self._table = expected.table
         self._measures = measures
         self._times = times
+        self._kpi_bounds = [self._bound(kpi.measures) for kpi in expected.scope.kpis]
 
     def run(self, ledger: Ledger) -> tuple[Compared, Findings]:
         """Return the counts and the first differences."""
-        checks = list(self._checks())
-        scope, window = self._expected.scope, self._expected.window
-        ledger.sql.execute(f"CREATE TABLE joined AS {self._joined(checks)}")
-        totals = "count(*), " + ", ".join(
-            f"count(*) FILTER ({column})"
-            for column in ("end_ms <= all_final_ms", "final_differs", "provisional_differs")
-        )
-        row = ledger.sql.execute(f"SELECT {totals} FROM joined").fetchone()
+        ledger.sql.execute(f"CREATE TABLE joined AS {self._joined()}")
+        ledger.sql.execute(f"CREATE TABLE differing AS {self._differing()}")
+        row = ledger.sql.execute(f"""
+            SELECT (SELECT count(*) FROM joined),
+                (SELECT count(*) FROM joined
+                 WHERE end_ms <= {min(self._kpi_bounds, default=NEVER_MS)}),
+                count(DISTINCT record) FILTER (final), count(DISTINCT record) FILTER (NOT final)
+            FROM differing
+        """).fetchone()
         assert row is not None
         records, final_records, final, provisional = row
-        first = list(self._details(ledger, checks)) if final or provisional else []
+        findings = Findings(final, provisional, tuple(self._first(ledger)))
+        final_kpis = self._final_kpis(ledger)
         ledger.sql.execute("DROP TABLE joined")
-        compared = Compared(
-            scope.id,
-            window_name(window),
-            records,
-            final_records,
-            self._final_kpis(ledger),
-            final,
-            provisional,
-        )
-        return compared, Findings(final, provisional, tuple(first))
-
-    def _final_kpis(self, ledger: Ledger) -> int:
-        ends = ledger.sql.execute(
-            f"SELECT end_ms, count(*) FROM {self._expected.table} GROUP BY end_ms"
-        ).fetchall()
-        bounds = [self._bound(kpi.measures) for kpi in self._expected.scope.kpis]
-        return sum(count * sum(end <= bound for bound in bounds) for end, count in ends)
+        ledger.sql.execute("DROP TABLE differing")
+        counts = (records, final_records, final_kpis, final, provisional)
+        return Compared(self._scope.id, window_name(self._window), *counts), findings
 
     def _bound(self, names: Iterable[str]) -> int:
         contracts = {SOURCE_CONTRACTS[self._measures[name].source] for name in names}
-        scope = {SOURCE_CONTRACTS[source] for source in self._expected.scope.sources}
+        scope = {SOURCE_CONTRACTS[source] for source in self._scope.sources}
         return final_until(contracts, scope, self._times)
 
-    def _checks(self) -> Iterator[_Check]:
-        scope = self._expected.scope
-        for measure in scope.sums:
-            yield self._measure_check(measure)
-        for kpi in scope.kpis:
-            yield from self._kpi_checks(kpi)
-        end = "expected.end_ms IS DISTINCT FROM found.end_ms"
-        always = -NEVER_MS
-        yield _Check("window.end_time", "expected.end_ms", "found.end_ms", end, always)
-        key, found = _record_key(scope, self._expected.window), "url_decode(found.record_key)"
-        yield _Check("record key", key, found, f"{key} IS DISTINCT FROM {found}", always)
-        yield self._status_check("status", "found.status", self._all_final())
+    def _final_kpis(self, ledger: Ledger) -> int:
+        ends = ledger.sql.execute(
+            f"SELECT end_ms, count(*) FROM {self._table} GROUP BY end_ms"
+        ).fetchall()
+        return sum(count * sum(end <= bound for bound in self._kpi_bounds) for end, count in ends)
 
-    def _measure_check(self, measure: Measure) -> _Check:
-        expected = f"expected.{sql_name(measure.id)} / {float(units_per_one(measure))!r}"
-        found = _listed("measure_names", "measure_values", measure.id)
-        differs = _differs(expected, found)
-        return _Check(f"measures.{measure.id}", expected, found, differs, self._bound([measure.id]))
-
-    def _kpi_checks(self, kpi: Kpi) -> Iterator[_Check]:
-        bound = self._bound(kpi.measures)
-
-        def check(field: str, expected: str, column: str, *, is_number: bool = False) -> _Check:
-            found = _listed("kpi_ids", column, kpi.id)
-            differs = (
-                _differs(expected, found)
-                if is_number
-                else f"({expected}) IS DISTINCT FROM ({found})"
-            )
-            return _Check(f"kpis.{kpi.id}.{field}", expected, found, differs, bound)
-
-        yield check("value", f"expected.{sql_name('v:' + kpi.id)}", "kpi_values", is_number=True)
-        yield check("n", f"expected.{sql_name('n:' + kpi.id)}", "kpi_ns")
-        yield check("state", f"expected.{sql_name('s:' + kpi.id)}", "kpi_states")
-        yield check("definition_version", str(kpi.version), "kpi_versions")
-        status = _listed("kpi_ids", "kpi_statuses", kpi.id)
-        yield self._status_check(f"kpis.{kpi.id}.status", status, bound)
-
-    def _all_final(self) -> int:
-        """Return the latest end of a window all of whose KPIs are final."""
-        kpis = self._expected.scope.kpis
-        return min((self._bound(kpi.measures) for kpi in kpis), default=NEVER_MS)
-
-    @staticmethod
-    def _status_check(what: str, found: str, bound: int) -> _Check:
-        final = f"expected.end_ms <= {bound}"
-        wanted = f"CASE WHEN {final} THEN 'FINAL' ELSE 'PROVISIONAL' END"
-        # What was final and changed all the same is called REVISED.
-        differs = f"(({found}) IN ('FINAL', 'REVISED')) IS DISTINCT FROM ({final})"
-        return _Check(what, wanted, found, differs, bound)
-
-    def _joined(self, checks: Sequence[_Check]) -> str:
-        """Return the SQL of all records of either side, with whether they differ."""
-        scope, window = self._expected.scope, self._expected.window
-        values = ", ".join(f"expected.k{i}" for i in range(len(scope.key)))
-        last = max((self._bound(kpi.measures) for kpi in scope.kpis), default=NEVER_MS)
-        end = "coalesce(expected.end_ms, found.end_ms)"
-        absent = "(found.record_key IS NULL OR expected.start_ms IS NULL)"
-        final = " OR ".join(f"({end} <= {c.bound_ms} AND {c.differs})" for c in checks)
-        provisional = " OR ".join(f"({end} > {c.bound_ms} AND {c.differs})" for c in checks)
+    def _joined(self) -> str:
+        """Return the SQL of all records of either side, their fields as lists in one order."""
+        scope, window = self._scope, self._window
+        keys = ", ".join(f"expected.k{i}" for i in range(len(scope.key)))
+        key = f"[{keys}]::VARCHAR[]"
+        numbers, texts = list(self._numbers()), list(self._texts())
         return f"""
-        SELECT expected, found, {end} AS end_ms, {self._all_final()} AS all_final_ms,
-            ({absent} AND {end} <= {last}) OR (NOT {absent} AND ({final})) AS final_differs,
-            ({absent} AND {end} > {last}) OR (NOT {absent} AND ({provisional}))
-                AS provisional_differs
-        FROM {self._expected.table} AS expected
+        SELECT row_number() OVER () AS record,
+            coalesce(expected.start_ms, found.start_ms) AS start_ms,
+            coalesce(expected.end_ms, found.end_ms) AS end_ms,
+            CASE WHEN expected.start_ms IS NULL THEN found.key_values ELSE {key} END AS key_values,
+            found.record_key IS NULL AS is_missing, expected.start_ms IS NULL AS is_surplus,
+            [{", ".join(each.expected for each in numbers)}]::DOUBLE[] AS expected_numbers,
+            {_aligned("measure_names", "measure_values", [m.id for m in scope.sums])}
+            || {self._of_kpis("kpi_values")} || {self._of_kpis("kpi_ns")}::DOUBLE[]
+                AS found_numbers,
+            [{", ".join(each.expected for each in texts)}]::VARCHAR[] AS expected_texts,
+            {self._of_kpis("kpi_states")} || {self._of_kpis("kpi_versions")}::VARCHAR[]
+            || list_transform({self._of_kpis("kpi_statuses")}, lambda each: {_FINALITY})
+            || [CASE found.status WHEN 'REVISED' THEN 'FINAL' ELSE found.status END,
+                CAST(found.end_ms AS VARCHAR), url_decode(found.record_key)]::VARCHAR[]
+                AS found_texts
+        FROM {self._table} AS expected
         FULL JOIN (
             SELECT * FROM found WHERE scope = {sql_text(scope.id)}
             AND kind = {sql_text(window.kind)} AND size_ms = {window.size_ms}
         ) AS found
-        ON [{values}]::VARCHAR[] = found.key_values AND expected.start_ms = found.start_ms
+        ON {key} = found.key_values AND expected.start_ms = found.start_ms
         """
 
-    def _details(self, ledger: Ledger, checks: Sequence[_Check]) -> Iterator[Difference]:
-        """Yield the fields that differ in the first differing records."""
-        scope, window = self._expected.scope, self._expected.window
-        key = ", ".join(f"expected.k{i}" for i in range(len(scope.key)))
-        fields = ", ".join(
-            f"{{'what': {sql_text(c.what)}, 'found': CAST({c.found} AS VARCHAR),"
-            f" 'expected': CAST({c.expected} AS VARCHAR), 'differs': {c.differs},"
-            f" 'final': end_ms <= {c.bound_ms}}}"
-            for c in checks
-        )
+    def _of_kpis(self, values: str) -> str:
+        return _aligned("kpi_ids", values, [kpi.id for kpi in self._scope.kpis])
+
+    def _numbers(self) -> Iterator[_Check]:
+        for measure in self._scope.sums:
+            unit = float(units_per_one(measure))
+            value = f"expected.{sql_name(measure.id)} / {unit!r}"
+            tolerance = 0.0 if measure.precision is None else RELATIVE_TOLERANCE
+            bound = self._bound([measure.id])
+            yield _Check(f"measures.{measure.id}", value, bound, tolerance)
+        kpis = list(zip(self._scope.kpis, self._kpi_bounds, strict=True))
+        for field, column, tolerance in (("value", "v", RELATIVE_TOLERANCE), ("n", "n", 0.0)):
+            for kpi, bound in kpis:
+                value = f"expected.{sql_name(f'{column}:{kpi.id}')}"
+                yield _Check(f"kpis.{kpi.id}.{field}", value, bound, tolerance)
+
+    def _texts(self) -> Iterator[_Check]:
+        kpis = list(zip(self._scope.kpis, self._kpi_bounds, strict=True))
+        for kpi, bound in kpis:
+            yield _Check(f"kpis.{kpi.id}.state", f"expected.{sql_name('s:' + kpi.id)}", bound)
+        for kpi, bound in kpis:
+            version = sql_text(str(kpi.version))
+            yield _Check(f"kpis.{kpi.id}.definition_version", version, bound)
+        for kpi, bound in kpis:
+            yield _Check(f"kpis.{kpi.id}.status", _status(bound), bound)
+        whole = min(self._kpi_bounds, default=NEVER_MS)
+        yield _Check("status", _status(whole), whole)
+        yield _Check("window.end_time", "CAST(expected.end_ms AS VARCHAR)", -NEVER_MS)
+        yield _Check("record key", _record_key(self._scope, self._window), -NEVER_MS)
+
+    def _differing(self) -> str:
+        """Return the SQL of all fields that differ: record, what, both sides, whether final."""
+        last = max(self._kpi_bounds, default=NEVER_MS)
+        numbers, texts = list(self._numbers()), list(self._texts())
+        tolerances = ", ".join(repr(each.tolerance) for each in numbers)
+        return f"""
+        SELECT record, 'record' AS what, CASE WHEN is_missing THEN 'none' ELSE 'a record' END
+                AS found, CASE WHEN is_missing THEN 'a record' ELSE 'none' END AS expected,
+            end_ms <= {last} AS final
+        FROM joined WHERE is_missing OR is_surplus
+        UNION ALL
+        SELECT record, what, CAST(found AS VARCHAR), CAST(expected AS VARCHAR), end_ms <= bound
+        FROM (
+            SELECT record, end_ms, {_unnested(numbers)}, unnest(found_numbers) AS found,
+                unnest(expected_numbers) AS expected,
+                unnest([{tolerances}]::DOUBLE[]) AS tolerance
+            FROM joined WHERE NOT is_missing AND NOT is_surplus
+        ) WHERE (found IS NULL) <> (expected IS NULL)
+            OR abs(found - expected) > tolerance * greatest(abs(found), abs(expected))
+        UNION ALL
+        SELECT record, what, found, expected, end_ms <= bound
+        FROM (
+            SELECT record, end_ms, {_unnested(texts)}, unnest(found_texts) AS found,
+                unnest(expected_texts) AS expected
+            FROM joined WHERE NOT is_missing AND NOT is_surplus
+        ) WHERE found IS DISTINCT FROM expected
+        """
+
+    def _first(self, ledger: Ledger) -> Iterator[Difference]:
+        """Yield the fields that differ in the first differing records, final ones first."""
         rows = ledger.sql.execute(f"""
-            SELECT coalesce(found.key_values, [{key}]::VARCHAR[]),
-                coalesce(expected.start_ms, found.start_ms) AS start_ms, final_differs,
-                found.record_key IS NULL, expected.start_ms IS NULL,
-                list_filter([{fields}], lambda each: each.differs)
-            FROM joined WHERE final_differs OR provisional_differs
-            ORDER BY final_differs DESC, 2, 1 LIMIT {_FIRST}
+            SELECT key_values, start_ms, what, found, expected, final
+            FROM differing JOIN joined USING (record)
+            ORDER BY final DESC, start_ms, key_values, what LIMIT {_FIRST}
         """).fetchall()
-        for values, start, final, is_missing, is_surplus, differing in rows:
-            where = (scope.id, ",".join(values), f"{window_name(window)}:{start}")
-            if is_missing:
-                yield Difference(*where, "record", "none", "a record", final)
-            elif is_surplus:
-                yield Difference(*where, "record", "a record", "none", final)
-            else:
-                for each in differing:
-                    sides = (str(each["found"]), str(each["expected"]))
-                    yield Difference(*where, each["what"], *sides, each["final"])
+        for values, start, what, found, expected, final in rows:
+            place = (self._scope.id, ",".join(values), f"{window_name(self._window)}:{start}")
+            yield Difference(*place, what, str(found), str(expected), final)
 
 
 def window_name(window: Window) -> str:
@@ -287,18 +288,26 @@ def compare_set_aside(ledger: Ledger, source: Input, late: str, dead: str) -> It
         yield Findings(rows[0][4] if rows else 0, 0, first)
 
 
-def _listed(names: str, values: str, name: str) -> str:
-    """Return the SQL for the value that stands where the name stands in a list of names."""
-    return f"found.{values}[list_position(found.{names}, {sql_text(name)})]"
+def _aligned(names: str, values: str, wanted: Sequence[str]) -> str:
+    """Return the SQL of a list of values in the order of the wanted names, null for a missing one.
 
-
-def _differs(expected: str, found: str) -> str:
-    return (
-        f"(CASE WHEN ({expected}) IS NULL OR ({found}) IS NULL"
-        f" THEN (({expected}) IS NULL) <> (({found}) IS NULL)"
-        f" ELSE abs(({expected}) - ({found})) > {RELATIVE_TOLERANCE!r}"
-        f" * greatest(abs({expected}), abs({found})) END)"
+    Records of one scope name the same things in the same order, so there is seldom a search.
+    """
+    listed = f"[{', '.join(map(sql_text, wanted))}]::VARCHAR[]"
+    searched = (
+        f"list_transform({listed}, lambda name: found.{values}[list_position(found.{names}, name)])"
     )
+    return f"(CASE WHEN found.{names} = {listed} THEN found.{values} ELSE {searched} END)"
+
+
+def _unnested(checks: Sequence[_Check]) -> str:
+    names = ", ".join(sql_text(each.what) for each in checks)
+    bounds = ", ".join(str(each.bound_ms) for each in checks)
+    return f"unnest([{names}]::VARCHAR[]) AS what, unnest([{bounds}]::BIGINT[]) AS bound"
+
+
+def _status(bound: int) -> str:
+    return f"CASE WHEN expected.end_ms <= {bound} THEN 'FINAL' ELSE 'PROVISIONAL' END"
 
 
 def _record_key(scope: Scope, window: Window) -> str:

@@ -98,16 +98,19 @@ def lags(client: Mapping[str, Any], extent: Sequence[Extent]) -> list[Lag]:
     The last offsets of a partition may belong to markers of transactions: a short rest is
     counted by reading it.
     """
-    found = []
-    for each in extent:
-        records = each.end - each.processed
-        if 0 < records <= _SHORT_REST:
-            begin = {each.partition: each.processed}
-            rest = read_records(client, each.topic, partitions=[each.partition], begin=begin)
-            records = sum(len(messages) for messages in rest)
-        if records > 0:
-            found.append(Lag(each.topic, each.partition, records))
-    return found
+    rests = {(each.topic, each.partition): each.end - each.processed for each in extent}
+    for topic in dict.fromkeys(each.topic for each in extent):
+        short = {
+            each.partition: each.processed
+            for each in extent
+            if each.topic == topic and 0 < each.end - each.processed <= _SHORT_REST
+        }
+        if short:
+            rests |= {(topic, partition): 0 for partition in short}
+            for records in read_records(client, topic, partitions=sorted(short), begin=short):
+                for each in records:
+                    rests[topic, each.partition] += 1
+    return [Lag(topic, partition, rest) for (topic, partition), rest in rests.items() if rest > 0]
 
 
 def load_input(

@@ -38,7 +38,7 @@ from streams.verify.recompute import recompute
 from streams.verify.report import Compared, Difference, Findings, Lag, Report
 
 _SHOWN = 50
-_PATIENCE_S = 10.0
+_PATIENCE_S = 2.0
 _POLL_S = 0.25
 _RESTATED = frozenset({topics.SURVEYS, topics.EVALUATIONS})
 
@@ -166,13 +166,17 @@ class _Judge:
         return published, waiting
 
     def _wait_for_merge(self) -> list[Lag]:
-        """Return what the merge has not taken in after some patience with a running worker."""
+        """Return what the merge has not taken in; wait while a running worker gets on with it."""
         deadline = time.monotonic() + _PATIENCE_S
+        before: list[Lag] = []
         while True:
             extent = extents(self.client, self.settings.application_id, [topics.PARTIALS])
             waiting = lags(self.client, extent)
+            if waiting != before:
+                deadline = time.monotonic() + _PATIENCE_S
             if not waiting or time.monotonic() > deadline:
                 return waiting
+            before = waiting
             time.sleep(_POLL_S)
 
     def _actions(self) -> ActionFindings:

@@ -150,7 +150,7 @@ def test_the_highest_version_of_a_key_is_judged_wherever_it_lies():
         (record(offered=3), ("measures.offered", "3.0", "2.0")),
         (with_kpi(record(), value=50.0000001), ("kpis.answer_rate.value", "50.0000001", "50.0")),
         (with_kpi(record(), value=None), ("kpis.answer_rate.value", "None", "50.0")),
-        (with_kpi(record(), n=3), ("kpis.answer_rate.n", "3", "2")),
+        (with_kpi(record(), n=3), ("kpis.answer_rate.n", "3.0", "2.0")),
         (with_kpi(record(), state="WARNING"), ("kpis.answer_rate.state", "WARNING", "OK")),
         (
             with_kpi(record(), definition_version=2),
