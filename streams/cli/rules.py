@@ -37,7 +37,7 @@ def check(directory: DirectoryArgument = None) -> None:
             "\n  ".join([f"{len(checked.faults)} faults:", *map(str, checked.faults)]),
             "correct the rule or its test, then `andon rules check` again",
         )
-    say(f"{len(book.rules)} rules and {checked.cases} tests of them are well")
+    say(f"no fault: rules {len(book.rules)}, tests of them {checked.cases}")
 
 
 @app.command(name="list")
