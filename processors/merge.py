@@ -239,6 +239,7 @@ class Merge:
         self.watermarks: dict[tuple[str, int], int | None] = {}
         self.skipped = 0
         self.too_late = 0
+        self._in_part: set[tuple[str, int]] = set()
         self._settled = 0
         self.scopes = {
             scope.id: ScopeState(scope, _rule_pane_ms(plan.rules, scope))
@@ -268,13 +269,15 @@ class Merge:
         for stretch in block.sources:
             source = (stretch.topic, stretch.partition)
             self.chain[source] = Link(stretch.to_position, block.part, block.parts)
+            self._in_part.add(source)
             if last:
+                self._in_part.discard(source)
                 self._note_watermark(source, stretch.watermark_ms)
 
     @property
     def whole(self) -> bool:
         """Tell whether no block is applied in part: only then do sums belong to positions."""
-        return all(link.whole for link in self.chain.values())
+        return not self._in_part
 
     def as_of(self) -> list[dict[str, object]]:
         """Return the position of every source partition that the sums include."""

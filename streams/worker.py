@@ -56,7 +56,7 @@ class Worker:
             lambda: self.engine.positions,
             self.before_revocation,
             self._on_membership,
-            lambda: self._pending_bytes < settings.fetch_budget_bytes,
+            self._has_room,
         )
         self.failed = asyncio.Event()
         self.done = asyncio.Event()
@@ -103,6 +103,12 @@ class Worker:
             self._die("flush_outlasted_revocation", TimeoutError(f"{REVOCATION_S} s"))
         self._forget_pending()
         self._flushing.release()
+
+    def _has_room(self) -> bool:
+        return (
+            self._pending_bytes < self.settings.fetch_budget_bytes
+            and self._pending_events < 2 * self.settings.flush_max_events
+        )
 
     def _on_membership(self, membership: Membership) -> None:
         self._announced = membership

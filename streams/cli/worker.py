@@ -118,18 +118,14 @@ async def _until_over(app: Any, flusher: Any, stopping: asyncio.Event) -> bool:
     waits = [
         asyncio.create_task(event.wait()) for event in (stopping, flusher.done, flusher.failed)
     ]
-    watch = asyncio.create_task(_crash(app))
-    done, _ = await asyncio.wait({*waits, watch}, return_when=asyncio.FIRST_COMPLETED)
+    ended = asyncio.create_task(app.wait_until_stopped())
+    await asyncio.wait({*waits, ended}, return_when=asyncio.FIRST_COMPLETED)
     if running.done() and running.exception() is not None:
         log.critical("app_failed", error=str(running.exception()), exc_info=running.exception())
         return True
-    return watch in done
-
-
-async def _crash(app: Any) -> None:
-    await app.wait_until_stopped()
-    reason = app.crash_reason
-    log.critical("app_crashed", error=str(reason), exc_info=reason)
+    if app.crashed:
+        log.critical("app_crashed", error=str(app.crash_reason), exc_info=app.crash_reason)
+    return bool(app.crashed)
 
 
 async def _leave(app: Any) -> None:
