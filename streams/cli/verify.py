@@ -53,12 +53,18 @@ def verify(
 
 def judge(settings: Settings) -> Report:
     """Return the verdict; raise CommandError where there is nothing to judge."""
+    from confluent_kafka import KafkaException
+
     from streams.verify import verify as recompute
 
     try:
         return recompute(settings)
     except TopicMissing as problem:
         raise CommandError(str(problem), "make the topics with `andon topics create`") from problem
+    except KafkaException as problem:
+        raise CommandError(
+            f"verify: {problem.args[0].str()}", "see that the brokers are well, and run it again"
+        ) from problem
     except DefinitionError as problem:
         raise CommandError(
             str(problem), "set ANDON_KPIS_DIR to the directory that the workers use", exit_code=2

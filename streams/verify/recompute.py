@@ -282,16 +282,16 @@ def _cumulated(scope: Scope, window: Window, measure: Measure) -> str:
 
 def _with_kpis(scope: Scope, measures: Mapping[str, Measure]) -> str:
     columns = []
-    joins = []
-    for i, kpi in enumerate(scope.kpis):
+    for kpi in scope.kpis:
         if kpi.of is None:
             value, n = _quotient(kpi, measures), formula(kpi.n or "1")
         else:
-            joins.append(_quantile_join(scope, kpi, f"q{i}"))
-            value = f"q{i}.value * {kpi.scale!r}"
-            n = formula(kpi.n) if kpi.n else f"coalesce(q{i}.total, 0)"
+            counts = sql_name("q:" + kpi.of)
+            value = f"{counts}.{sql_name(kpi.id)} * {kpi.scale!r}"
+            n = formula(kpi.n) if kpi.n else f"coalesce({counts}.total, 0)"
         columns.append(f"{value} AS {sql_name('v:' + kpi.id)}")
         columns.append(f"CAST({n} AS BIGINT) AS {sql_name('n:' + kpi.id)}")
+    joins = (_quantiles_join(scope, each) for each in scope.histograms)
     states = (f"{_state(kpi)} AS {sql_name('s:' + kpi.id)}" for kpi in scope.kpis)
     computed = f"SELECT {', '.join(['sums.*', *columns])} FROM sums {' '.join(joins)}"
     return f"SELECT {', '.join(['*', *states])} FROM ({computed})"
@@ -314,18 +314,30 @@ def _units(text: str | None, measures: Mapping[str, Measure]) -> int:
     return max((units_per_one(measures[name]) for name in _NAME.findall(text or "")), default=1)
 
 
-def _quantile_join(scope: Scope, kpi: Kpi, alias: str) -> str:
-    """Return the SQL join of the smallest bucket that at least the quantile's share reaches."""
+def _quantiles_join(scope: Scope, histogram: Measure) -> str:
+    """Return the SQL join of a histogram's quantiles, by KPI, and of its total.
+
+    A quantile is what the first bucket stands for that at least its share of the values reach.
+    """
     keys = [*_keys(scope), "start_ms"]
+    alias = sql_name("q:" + histogram.id)
+    quantiles = "".join(
+        f", arg_min(stands_for, bucket) FILTER (up_to >= {_rank(kpi)}) AS {sql_name(kpi.id)}"
+        for kpi in scope.kpis
+        if kpi.of == histogram.id
+    )
     match = " AND ".join(f"sums.{key} = {alias}.{key}" for key in keys)
+    return (
+        f"LEFT JOIN (SELECT {', '.join(keys)}, any_value(total) AS total{quantiles}"
+        f" FROM {sql_name('counts:' + histogram.id)} GROUP BY {', '.join(keys)})"
+        f" AS {alias} ON {match}"
+    )
+
+
+def _rank(kpi: Kpi) -> str:
     # Decimals: 0.07 * 100 must ask for the seventh value, and floats make it a hair more.
     share = f"CAST({sql_text(repr(kpi.quantile))} AS DECIMAL(18, 9))"
-    return f"""LEFT JOIN (
-        SELECT {", ".join(keys)}, arg_min(stands_for, bucket) AS value, any_value(total) AS total
-        FROM {sql_name("counts:" + str(kpi.of))}
-        WHERE up_to >= greatest(ceil({share} * CAST(total AS DECIMAL(18, 0))), 1)
-        GROUP BY {", ".join(keys)}
-    ) AS {alias} ON {match}"""
+    return f"greatest(ceil({share} * CAST(total AS DECIMAL(18, 0))), 1)"
 
 
 def _state(kpi: Kpi) -> str:
