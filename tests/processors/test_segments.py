@@ -1,0 +1,133 @@
+"""Sums of all keys of a scope in one window."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.segments import HistogramRows, Segment, pack, unpack
+from tests.laws import law
+
+WIDTH = 3
+
+whole_numbers = st.integers(-(2**40), 2**40)
+additions = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 20), min_size=1, max_size=6),
+        st.sets(st.integers(0, WIDTH - 1), min_size=1).map(sorted),
+        st.lists(whole_numbers, min_size=6 * WIDTH, max_size=6 * WIDTH),
+    ),
+    max_size=6,
+)
+histograms = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(0, 2), st.integers(0, 900), st.integers(1, 2**40)),
+    max_size=10,
+)
+attributes = st.lists(
+    st.tuples(st.integers(0, 20), st.none() | st.integers(0, 5), st.sampled_from(["a", "b", "é"])),
+    max_size=10,
+)
+
+
+@dataclass
+class Contents:
+    """What a segment holds, in plain values by key code."""
+
+    sums: dict[int, list[int]] = field(default_factory=dict)
+    histograms: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    attributes: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+
+def contents(segment: Segment) -> Contents:
+    codes = segment.codes[: segment.rows].tolist()
+    found = Contents(dict(zip(codes, segment.sums[: segment.rows].tolist(), strict=True)))
+    for slot, counts in segment.histograms.items():
+        for place, count in counts.items():
+            found.histograms[codes[slot], place >> 16, place & 0xFFFF] = count
+    for slot, value in segment.attributes.items():
+        found.attributes[codes[slot]] = (segment.attribute_times[slot], value)
+    return found
+
+
+def _add(segment: Segment, added, expected: Contents) -> None:
+    codes, columns, numbers = added
+    values = np.array(numbers[: len(codes) * len(columns)], np.int64).reshape(len(codes), -1)
+    segment.add(np.array(codes, np.int32), np.array(columns), values)
+    for code, row in zip(codes, values.tolist(), strict=True):
+        sums = expected.sums.setdefault(code, [0] * WIDTH)
+        for column, value in zip(columns, row, strict=True):
+            sums[column] += value
+
+
+def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
+    segment, expected = Segment(0, 60_000, WIDTH), Contents()
+    for added in adds:
+        _add(segment, added, expected)
+    if counts:
+        columns = [np.array(column, np.int64) for column in zip(*counts, strict=True)]
+        segment.add_histograms(HistogramRows(columns[0].astype(np.int32), *columns[1:]))
+    for code, histogram, bucket, count in counts:
+        expected.sums.setdefault(code, [0] * WIDTH)
+        place = (code, histogram, bucket)
+        expected.histograms[place] = expected.histograms.get(place, 0) + count
+    if notes:
+        codes, times, values = zip(*notes, strict=True)
+        segment.note_attributes(np.array(codes, np.int32), list(times), list(values))
+    for code, time, value in notes:
+        expected.sums.setdefault(code, [0] * WIDTH)
+        if time is not None:
+            expected.attributes[code] = max(expected.attributes.get(code, (-1, "")), (time, value))
+    return segment, expected
+
+
+@law()
+@given(additions, histograms, attributes)
+def test_a_segment_adds_up_what_a_dictionary_adds_up(adds, counts, notes):
+    """Sums, counts per bucket and newest attributes are those of plain Python, for every key."""
+    segment, expected = _filled(adds, counts, notes)
+
+    assert expected == contents(segment)
+
+
+@law()
+@given(additions, histograms, attributes, st.sets(st.sampled_from(["surveys", "interactions"])))
+def test_a_segment_comes_back_from_bytes_as_it_was(adds, counts, notes, final):
+    """Packed and unpacked it holds and adds the same, and has nothing to publish."""
+    segment, expected = _filled(adds, counts, notes)
+    segment.final = final
+    segment.revised[: segment.rows : 2] = True
+    back = unpack(pack(segment))
+
+    assert expected == contents(back)
+    assert (segment.start_ms, segment.end_ms, final) == (back.start_ms, back.end_ms, back.final)
+    assert segment.revised[: segment.rows].tolist() == back.revised.tolist()
+    assert not back.unsaved
+    assert not back.dirty_rows().size
+    for added in adds:
+        _add(back, added, expected)
+    assert expected == contents(back)
+
+
+@law()
+@given(additions, additions)
+def test_taking_a_segment_away_again_leaves_the_sums_as_they_were(adds, others):
+    """Adding and subtracting another segment cancel out: running windows rely on it."""
+    segment, expected = _filled(adds, [], [])
+    other, _ = _filled(others, [], [])
+    segment.merge(other, sign=1)
+    segment.merge(other, sign=-1)
+    found = contents(segment).sums
+
+    assert expected.sums == {code: sums for code, sums in found.items() if code in expected.sums}
+    assert all(not any(sums) for code, sums in found.items() if code not in expected.sums)
+
+
+def test_rows_that_changed_are_dirty_and_others_are_not():
+    """A row is dirty from its change until it is published."""
+    segment = Segment(0, 60_000, 1)
+    segment.add(np.array([4, 2], np.int32), np.array([0]), np.array([[1], [1]]))
+    segment.dirty[:] = False
+    segment.add(np.array([2], np.int32), np.array([0]), np.array([[1]]))
+
+    assert [2] == segment.codes[segment.dirty_rows()].tolist()
