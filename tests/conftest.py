@@ -30,11 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackAddresses]:
     """Addresses of the Kafka and the Valkey of this test run, up until it ends."""
     state_dir = tmp_path_factory.mktemp("stack")
-    running = Stack.of(load_settings({**os.environ, "ANDON_STATE_DIR": str(state_dir)}))
-    try:
-        yield running.up()
-    finally:
-        running.down()
+    settings = load_settings({**os.environ, "ANDON_STATE_DIR": str(state_dir)})
+    with Stack.of(settings).bound() as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="session")

@@ -59,46 +59,46 @@ class Kafka:
     """The Kafka of one state directory: data, log, configuration and pid below `directory`."""
 
     def __init__(self, directory: Path, cache: Path, tell: Callable[[str], None]) -> None:
-        self._server = Server("kafka", directory)
+        self.server = Server("kafka", directory)
         self._cache = cache
         self._tell = tell
 
     @property
     def pid(self) -> int | None:
         """The pid of the running server, None if none runs."""
-        process = self._server.running()
+        process = self.server.running()
         return process.pid if process else None
 
     @property
     def address(self) -> str | None:
         """The bootstrap server `host:port` of the running server, None if none runs."""
-        return f"127.0.0.1:{self._server.last_port}" if self.pid else None
+        return f"127.0.0.1:{self.server.last_port}" if self.pid else None
 
     @property
     def log(self) -> Path:
         """The server's log file."""
-        return self._server.log
+        return self.server.log
 
     def up(self) -> str:
         """Start Kafka unless it runs; return its bootstrap server once it answers a client."""
         if self.address and answers(self.address):
             return self.address
-        self._server.stop()
+        self.server.stop()
         self._tell("starting Kafka")
         java, jars = find_java(), kafka_jars(self._cache, self._tell)
-        self._server.directory.mkdir(parents=True, exist_ok=True)
-        port = free_port(self._server.last_port)
+        self.server.directory.mkdir(parents=True, exist_ok=True)
+        port = free_port(self.server.last_port)
         configuration = self._configure(port)
         command: list[str | Path] = [java, *_JVM, "-cp", ":".join(str(jar) for jar in jars)]
         self._format(command, configuration)
-        process = self._server.start([*command, "kafka.Kafka", configuration], port)
+        process = self.server.start([*command, "kafka.Kafka", configuration], port)
         address = f"127.0.0.1:{port}"
-        wait_until_ready(self._server, process, lambda: answers(address), _START_TIMEOUT_S)
+        wait_until_ready(self.server, process, lambda: answers(address), _START_TIMEOUT_S)
         return address
 
     def down(self) -> bool:
         """Stop Kafka; False if it was not running. The data stays."""
-        return self._server.stop()
+        return self.server.stop()
 
     def _configure(self, port: int) -> Path:
         controller = free_port()
@@ -110,13 +110,13 @@ class Kafka:
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
             "log.dirs": str(self._data),
         }
-        file = self._server.directory / "server.properties"
+        file = self.server.directory / "server.properties"
         file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return file
 
     @property
     def _data(self) -> Path:
-        return self._server.directory / "data"
+        return self.server.directory / "data"
 
     def _format(self, command: list[str | Path], configuration: Path) -> None:
         if (self._data / "meta.properties").exists():

@@ -10,6 +10,7 @@ from typing import Literal
 
 from deploy.local import kafka, valkey
 from deploy.local.kafka import Kafka
+from deploy.local.lifeline import lifeline
 from deploy.local.valkey import Valkey
 from streams.settings import Settings, cache_dir, local_stack_file, without_password
 
@@ -115,6 +116,18 @@ class Stack:
         draft = self._addresses_file.with_suffix(".draft")
         draft.write_text(json.dumps(ours))
         draft.replace(self._addresses_file)
+
+    @contextmanager
+    def bound(self) -> Iterator[StackAddresses]:
+        """Start the stack for the time of the context: it ends with it, or with this process.
+
+        However this process ends: a test run or a demo that was killed leaves no server behind.
+        """
+        with lifeline((self._valkey.server, self._kafka.server)):
+            try:
+                yield self.up()
+            finally:
+                self.down()
 
     def down(self) -> list[str]:
         """Stop what this stack has started, and return the names of it. The data stays."""

@@ -13,44 +13,44 @@ class Valkey:
     """The Valkey of one state directory: data, log, configuration and pid below `directory`."""
 
     def __init__(self, directory: Path, tell: Callable[[str], None]) -> None:
-        self._server = Server("valkey", directory)
+        self.server = Server("valkey", directory)
         self._tell = tell
 
     @property
     def pid(self) -> int | None:
         """The pid of the running server, None if none runs."""
-        process = self._server.running()
+        process = self.server.running()
         return process.pid if process else None
 
     @property
     def url(self) -> str | None:
         """The URL of the running server, None if none runs."""
-        return _url(self._server.last_port) if self.pid else None
+        return _url(self.server.last_port) if self.pid else None
 
     @property
     def log(self) -> Path:
         """The server's log file."""
-        return self._server.log
+        return self.server.log
 
     def up(self) -> str:
         """Start Valkey unless it runs; return its URL once it answers a PING."""
         if self.url and answers(self.url):
             return self.url
-        self._server.stop()
+        self.server.stop()
         self._tell("starting Valkey")
-        self._server.directory.mkdir(parents=True, exist_ok=True)
-        port = free_port(self._server.last_port)
-        process = self._server.start([_binary(), self._configure(port)], port)
+        self.server.directory.mkdir(parents=True, exist_ok=True)
+        port = free_port(self.server.last_port)
+        process = self.server.start([_binary(), self._configure(port)], port)
         url = _url(port)
-        wait_until_ready(self._server, process, lambda: answers(url), _START_TIMEOUT_S)
+        wait_until_ready(self.server, process, lambda: answers(url), _START_TIMEOUT_S)
         return url
 
     def down(self) -> bool:
         """Stop Valkey; False if it was not running. Its data is saved first and stays."""
-        return self._server.stop()
+        return self.server.stop()
 
     def _configure(self, port: int) -> Path:
-        directory = self._server.directory
+        directory = self.server.directory
         settings = {
             "bind": "127.0.0.1",
             "port": port,

@@ -1,5 +1,6 @@
 """The command `andon`: a table of commands, each imported only when it is run."""
 
+import signal
 import sys
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "verify": Command(
         "streams.cli.verify:verify", "Recompute everything from the input, and compare."
     ),
+    "bench": Command("streams.cli.bench:bench", "Measure a worker in permanent scenarios."),
     "rules": Command("streams.cli.rules:app", "Check rule files, and list what they say."),
     "dead-letters": Command(
         "streams.cli.dead_letters:app", "List what was set aside, and put mended records back."
@@ -119,8 +121,15 @@ def _options(
     pass
 
 
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; the exit code is 0 (well), 1 (a problem was found) or 2 (wrong use)."""
+    # The polite signal of an orchestrator ends a command like Ctrl-C does: what it started is
+    # stopped. Without this Python would be gone at once.
+    signal.signal(signal.SIGTERM, _end)
     try:
         app(prog_name="andon")
     except BrokenPipeError:

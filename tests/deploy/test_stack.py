@@ -265,26 +265,55 @@ def test_status_for_scripts_is_one_json_object_a_server(directory: Path) -> None
     ] == [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_an_interrupted_start_leaves_nothing_running(directory: Path) -> None:
-    """Ctrl-C during the start stops what has been started so far."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_leaves_nothing_running(
+    directory: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C during the start, or an orchestrator's signal, stops what has been started so far."""
+    code = (
+        # A shell's background job, which a test run may be, ignores Ctrl-C, and hands that on.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from streams.cli import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "streams.cli", "stack", "up"],
+        [sys.executable, "-c", code, "stack", "up"],
         env={**os.environ, "ANDON_STATE_DIR": str(directory)},
         stderr=subprocess.PIPE,
     )
-    record = directory / "stack" / "kafka" / "process.json"
+    pid = _recorded_pid(directory, process)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+
+    assert 128 + number == process.returncode
+    assert not _lives(pid)
+    assert ["stopped", "stopped"] == [server.state for server in Stack(directory).status()]
+
+
+def test_a_bound_stack_ends_with_a_process_that_was_killed(directory: Path) -> None:
+    """Not even kill -9 of a test run or a demo leaves servers behind."""
+    code = (
+        "import sys, time; from pathlib import Path; from deploy.local.stack import Stack\n"
+        "with Stack(Path(sys.argv[1]), own_kafka='nowhere:1').bound(): time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(directory)])
+    pid = _recorded_pid(directory, process, "valkey")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while _lives(pid):
+        assert time.monotonic() < deadline, "the server outlived its user"
+        time.sleep(0.05)
+
+
+def _recorded_pid(directory: Path, process: subprocess.Popen[bytes], name: str = "kafka") -> int:
+    """Wait until the process has started its server; return the server's pid."""
+    record = directory / "stack" / name / "process.json"
     deadline = time.monotonic() + 60
     while not record.exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    pid = json.loads(record.read_text())["pid"]
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-
-    assert 0 != process.returncode
-    assert not _lives(pid)
-    assert ["stopped", "stopped"] == [server.state for server in Stack(directory).status()]
+    return int(json.loads(record.read_text())["pid"])
 
 
 def _andon(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
