@@ -24,6 +24,7 @@ from sinks.wallboard.view import board_parts, is_personal, public_action, stale_
 STATIC = Path(__file__).parent / "static"
 BEAT_S = 5.0
 _POLL_S = 2.0
+_LISTEN_S = 0.5
 _ANSWER_S = 5.0
 _SPACING_S = 0.25
 _IDLE_FEED_S = 60.0
@@ -82,6 +83,7 @@ class Wallboard:
         self._version = _version()
         self._stirred = asyncio.Event()
         self._silent_since: int | None = None
+        self._closing = False
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -101,6 +103,7 @@ class Wallboard:
             ]
         )
         app.cleanup_ctx.append(self._tasks)
+        app.on_shutdown.append(self._end_streams)
         return app
 
     async def _tasks(self, _app: web.Application) -> AsyncIterator[None]:
@@ -110,20 +113,29 @@ class Wallboard:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _end_streams(self, _app: web.Application) -> None:
+        self._closing = True
+        for watched in self._watched.values():
+            watched.changed.set()
+
     async def _listen(self) -> None:
         """Stir when a delivery says that something changed; polling makes up for what is missed."""
-        while True:
-            with suppress(redis.RedisError):
-                async with self._client.pubsub() as channel:
+        # The client may swallow a cancellation, so that the flag has to be looked at as well.
+        while not self._closing:
+            with suppress(redis.RedisError, OSError):
+                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.psubscribe(self._keys.changed("*"))
-                    async for _ in channel.listen():
-                        self._stirred.set()
+                    while not self._closing:
+                        if await channel.get_message(timeout=_LISTEN_S) is not None:
+                            self._stirred.set()
             await asyncio.sleep(_POLL_S)
 
     async def _keep_fresh(self) -> None:
-        while True:
+        while not self._closing:
+            # Not wait_for, which may lose a cancellation.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), _POLL_S)
+                async with asyncio.timeout(_POLL_S):
+                    await self._stirred.wait()
             self._stirred.clear()
             for key, watched in list(self._watched.items()):
                 if time.monotonic() - watched.seen_at > _IDLE_FEED_S:
@@ -171,7 +183,7 @@ class Wallboard:
     async def _stream(self, response: web.StreamResponse, watched: _Watched, seen: int) -> None:
         """Write what is new, and a sign of life where nothing is."""
         fresh_start = seen == 0
-        while True:
+        while not self._closing:
             changed, last = watched.changed, watched.feed.last
             parts = watched.feed.since(seen)
             body = ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items())
@@ -183,7 +195,8 @@ class Wallboard:
             seen, fresh_start = last, False
             watched.seen_at = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), self._beat_s)
+                async with asyncio.timeout(self._beat_s):
+                    await changed.wait()
 
     def _seen(self, request: web.Request) -> int:
         """Return the last change the page has, 0 where it has none of this run's."""

@@ -1,10 +1,10 @@
 """What a board needs, read from Redis in two round trips."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import redis.asyncio
 
@@ -66,8 +66,7 @@ def member_of(values: Sequence[str]) -> str:
     >>> member_of(["a,b", "c"])
     'a%2Cb,c'
     """
-    kept = "".join(chr(c) for c in range(33, 127) if chr(c) not in "|,%") + " "
-    return ",".join(quote(value, safe=kept, encoding="utf-8") for value in values)
+    return ",".join(re.sub("[%,|]", lambda found: f"%{ord(found[0]):02X}", v) for v in values)
 
 
 def tile_series(board: Board, tile: Tile, chosen: str | None) -> tuple[Series, Series | None]:

@@ -1,0 +1,198 @@
+"""The latest KPI records in a real Redis."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from sinks.redis_kpis import RETENTION, RedisKpis, Written
+from tests.sinks.builders import (
+    COMPUTED_MS,
+    MINUTE_MS,
+    TEN_OCLOCK_MS,
+    kpi,
+    kpi_columns,
+    kpi_record,
+    record_name,
+)
+
+FIVE_BY_ONE = ("HOPPING", 5 * MINUTE_MS)
+DAY = ("DAY", 24 * 60 * MINUTE_MS)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def write(client: redis.Redis, *records: dict[str, Any]) -> Written:
+    return RedisKpis(client).write(*kpi_columns(records))
+
+
+def held(client: redis.Redis, record: dict[str, Any]) -> Any:
+    series, _, start = record_name(record).rpartition("|")
+    text = client.hget(f"andon:kpi:{series}", start)
+    return json.loads(text) if text else None
+
+
+def everything(client: redis.Redis) -> dict[bytes, bytes]:
+    return {key: client.dump(key) for key in client.keys("*")}
+
+
+def test_a_record_is_kept_in_the_contracts_form(client):
+    """What Redis holds is the record of the topic as JSON, field for field."""
+    record = kpi_record(kpi("service_level", 81.25), kpi("csat"), watermark=None)
+
+    write(client, record)
+
+    assert record == held(client, record)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+def test_the_highest_version_stays_in_whatever_order_they_come(client, order):
+    """Three versions of one record, one batch each: the third is what is left."""
+    records = {v: kpi_record(kpi("service_level", float(v)), version=v) for v in (1, 2, 3)}
+
+    for version in order:
+        write(client, records[version])
+
+    assert records[3] == held(client, records[3])
+
+
+def test_only_the_newest_of_a_batch_is_written(client):
+    """Versions of one record in one batch count as superseded, save the last."""
+    records = [kpi_record(version=version) for version in (2, 3, 1)]
+
+    assert Written(applied=1, superseded=2) == write(client, *records)
+    assert 3 == held(client, records[0])["version"]
+
+
+def test_versions_are_compared_as_whole_numbers_of_64_bits(client):
+    """A rebuild epoch lifts versions beyond what a double can tell apart."""
+    older, newer = (kpi_record(version=(3 << 60) + low) for low in (0, 1))
+
+    write(client, newer)
+
+    assert Written(superseded=1) == write(client, older)
+    assert newer == held(client, newer)
+
+
+def test_writing_twice_changes_nothing(client):
+    """After a replay of the same records every key is as it was."""
+    records = [
+        kpi_record(start_ms=TEN_OCLOCK_MS + i * MINUTE_MS, window=FIVE_BY_ONE) for i in range(9)
+    ]
+    write(client, *records)
+    before = everything(client)
+
+    assert Written(superseded=9) == write(client, *records)
+    assert before == everything(client)
+
+
+def test_windows_further_back_than_their_length_leave_for_the_history(client):
+    """Of a five minute window by the minute the last six starts are held whole."""
+    records = [
+        kpi_record(start_ms=TEN_OCLOCK_MS + i * MINUTE_MS, window=FIVE_BY_ONE) for i in range(9)
+    ]
+
+    write(client, *records)
+
+    assert records[3:] == [r for r in records if held(client, r)]
+    assert 9 == client.zcard("andon:history:queue|billing|HOPPING:300000")
+
+
+def test_a_window_of_the_past_does_not_come_back(client):
+    """A revision of a window that is no longer held whole changes the history alone."""
+    now = kpi_record()
+    past = kpi_record(kpi("service_level", 50.0), start_ms=TEN_OCLOCK_MS - 120 * MINUTE_MS)
+    write(client, past, now)
+    revised = past | {"version": 2, "kpis": [kpi("service_level", 60.0)]}
+
+    assert Written(applied=1) == write(client, revised)
+    assert held(client, past) is None
+    (entry,) = client.zrange("andon:history:queue|billing|TUMBLING:1800000", 0, 0)
+    assert {
+        "version": 2,
+        "start_time": past["window"]["start_time"],
+        "kpis": {"service_level": 60.0},
+    } == json.loads(entry)
+
+
+def test_the_history_ends_where_its_kind_says(client):
+    """Sixty hopping windows are remembered, the oldest goes first; no value is null, not 0."""
+    records = [
+        kpi_record(
+            kpi("service_level", None if i == 69 else i / 3),
+            start_ms=TEN_OCLOCK_MS + i * MINUTE_MS,
+            window=FIVE_BY_ONE,
+        )
+        for i in range(70)
+    ]
+
+    write(client, *records)
+
+    history = [
+        json.loads(e) for e in client.zrange("andon:history:queue|billing|HOPPING:300000", 0, -1)
+    ]
+    assert [round(i / 3, 4) for i in range(10, 69)] + [None] == [
+        h["kpis"]["service_level"] for h in history
+    ]
+
+
+def test_persons_have_no_history(client):
+    """Series of agents, of which there are thousands, carry no values for sparklines."""
+    write(client, kpi_record(scope="agent", key={"agent_id": "a1"}))
+
+    assert [] == client.keys("andon:history:*")
+
+
+@pytest.mark.parametrize("window", [FIVE_BY_ONE, ("TUMBLING", 30 * MINUTE_MS), DAY])
+def test_series_end_by_themselves(client, window):
+    """Whatever is no longer written goes after the time that its kind of window says."""
+    write(client, kpi_record(window=window))
+
+    ttl_ms = RETENTION[window[0]].ttl_ms
+    name = f"queue|billing|{window[0]}:{window[1]}"
+    for key in (f"andon:kpi:{name}", f"andon:history:{name}"):
+        assert ttl_ms - 60_000 < client.pttl(key) <= ttl_ms
+
+
+def test_heads_tell_how_far_all_keys_of_a_scope_have_come(client):
+    """Newest start, computed time and watermark of any key; a late record takes nothing back."""
+    cards = {"queue_id": "cards"}
+    write(client, kpi_record(), kpi_record(key=cards, start_ms=TEN_OCLOCK_MS + 30 * MINUTE_MS))
+    write(client, kpi_record(version=2, computed_time=COMPUTED_MS + 5))
+
+    head = b"queue|TUMBLING:1800000"
+    assert {head: b"%d" % (TEN_OCLOCK_MS + 30 * MINUTE_MS)} == client.hgetall("andon:heads")
+    assert {head: b"%d" % (COMPUTED_MS + 5)} == client.hgetall("andon:fresh")
+    assert {head: b"%d" % (TEN_OCLOCK_MS + 45 * MINUTE_MS)} == client.hgetall("andon:watermarks")
+    assert [b"billing", b"cards"] == sorted(
+        client.zrange("andon:members:queue|TUMBLING:1800000", 0, -1)
+    )
+
+
+def test_changed_records_are_announced_and_only_those(client):
+    """A subscriber of a scope and window gets the keys of the records that were replaced."""
+    same, other = kpi_record(), kpi_record(key={"queue_id": "cards"})
+    write(client, same)
+    with client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("andon:changed:queue|TUMBLING:1800000")
+        channel.get_message(timeout=5)
+        write(client, same, other)
+
+        message = channel.get_message(timeout=5)
+
+    assert record_name(other).encode() == message["data"]
+
+
+def test_a_key_with_a_line_break_stays_one_record(client):
+    """Columns travel as lines; a line break in a queue's name does not shift them."""
+    record = kpi_record(key={"queue_id": "a\nb"})
+
+    assert Written(applied=1) == write(client, record)
+    assert [b"a%0Ab"] == client.zrange("andon:members:queue|TUMBLING:1800000", 0, -1)
