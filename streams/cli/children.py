@@ -17,7 +17,7 @@ import psutil
 from streams.cli import CommandError
 
 _STOP_S: Final = 30.0
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.25
 _LOG_LINES: Final = 12
 _MOST_RESTARTS: Final = 5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
