@@ -6,6 +6,7 @@ offsets committed to Kafka lag behind, which only monitoring sees.
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -163,7 +164,9 @@ class Delivery:
         Raises KafkaException where waiting cannot help (wrong credentials for the group, say), and
         redis.ResponseError where Redis refuses what it is asked.
         """
-        consumer = Consumer({**self._config, "error_cb": _broker_trouble})
+        consumer = Consumer(
+            {**self._config, "error_cb": _broker_trouble}, logger=logging.getLogger(__name__)
+        )
         try:
             self._claim(consumer)
             consumer.subscribe(
