@@ -77,6 +77,8 @@ def list_(
 
     With --format json each line also holds the record, as far as it can be read: mend `record`
     and hand the lines to `andon dead-letters replay --mended`.
+
+    Example: andon dead-letters list --reason CONTRACT --format json > broken.jsonl
     """
     settings = load_settings()
     selection = _selection(reason, at)
@@ -109,6 +111,8 @@ def replay(
     Without --mended they go back as they were, which helps once the schema, the clock or the
     contract has been put right. What would be set aside again is named and not sent: exit code 1.
     An event that goes back twice is counted once.
+
+    Example: andon dead-letters replay --mended broken.jsonl
     """
     settings = load_settings()
     records = _read_mended(mended) if mended else None

@@ -38,7 +38,7 @@ class Outbox:
         name: str = "",
     ) -> None:
         """Send one record; `name` is how a failure names it. Waits while the buffer is full."""
-        place = {} if partition is None else {"partition": partition}
+        place: dict[str, Any] = {} if partition is None else {"partition": partition}
         while True:
             try:
                 self._producer.produce(

@@ -32,6 +32,8 @@ def send(
     A line that breaks the contract is named and skipped; exit code 1 if there was any.
     Field names are the contract's, instants are milliseconds or RFC 3339, absent fields take
     their defaults.
+
+    Example: andon send survey answers.jsonl
     """
     settings = load_settings()
     target = _input_topic(load_catalogue(settings.topics_file), topic)

@@ -32,6 +32,8 @@ def create(format: FormatOption = Format.TABLE, replication_factor: ReplicationO
     """Create the topics that are missing; change none that exists.
 
     Exit code 1 if a topic exists with other partitions or settings than the catalogue's.
+
+    Example: andon topics create --replication-factor 3
     """
 
     def work(admin: AdminClient, catalogue: Catalogue) -> list[TopicReport]:
@@ -45,6 +47,8 @@ def describe(format: FormatOption = Format.TABLE) -> None:  # noqa: A002
     """Compare the broker's topics with the catalogue; change nothing.
 
     Exit code 1 if a topic is missing, or has other partitions or settings.
+
+    Example: andon topics describe --format json
     """
     _report(_ask(describe_topics), format)
 
