@@ -1,0 +1,141 @@
+"""The history of results: a CSV file that only grows, and what a row says of the circumstances."""
+
+import csv
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from streams.bench.scenarios import DEPLOY
+
+HISTORY_FILE: Final = DEPLOY / "bench" / "history.csv"
+
+COLUMNS: Final = (
+    *("date", "commit", "dirty", "machine", "calibration_ms", "versions", "settings"),
+    *("scenario", "events", "events_per_s", "cpu_us_per_event", "p50_ms", "p99_ms", "p999_ms"),
+    *("peak_rss_mb", "kpi_records", "verified"),
+)
+
+_LIBRARIES: Final = ("andon", "faust-streaming", "aiokafka", "confluent-kafka", "polars", "numpy")
+_CALIBRATION_STEPS: Final = 2_000_000
+
+
+class HistoryError(Exception):
+    """The history cannot be continued; the text says why."""
+
+    exit_code = 2
+    next_step = "name another file with --history, or give this one the columns it had"
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a result depends on besides the scenario.
+
+    ``settings`` are those of the environment that differ from what is shipped.
+    """
+
+    commit: str
+    dirty: bool
+    machine: str
+    versions: str
+    settings: str
+
+
+def circumstances(kafka_version: str, settings: Mapping[str, str]) -> Circumstances:
+    """Return those of this checkout and machine; nothing in it names the machine."""
+    return Circumstances(
+        commit=_git("rev-parse", "--short=12", "HEAD") or "unknown",
+        # Results themselves do not make the code another.
+        dirty=bool(_git("status", "--porcelain", "--", ".", f":!{HISTORY_FILE}")),
+        machine=f"{os.cpu_count()} x {_processor()}",
+        versions="; ".join(
+            [
+                f"python {platform.python_version()}",
+                f"kafka {kafka_version}",
+                *(f"{name} {_version(name)}" for name in _LIBRARIES),
+            ]
+        ),
+        settings="; ".join(f"{name}={value}" for name, value in sorted(settings.items())),
+    )
+
+
+def calibration_ms() -> float:
+    """Return the CPU time of a fixed piece of Python work: how fast the machine is just now."""
+    began = time.process_time()
+    total = 0
+    for n in range(_CALIBRATION_STEPS):
+        total += n & 7
+    return (time.process_time() - began) * 1000
+
+
+def append_row(file: Path, row: Mapping[str, object]) -> None:
+    """Add a row; a new file gets its header first. Raise HistoryError where columns differ."""
+    if unknown := row.keys() ^ set(COLUMNS):
+        raise ValueError(f"history: columns {sorted(unknown)} differ, expected {COLUMNS}")
+    try:
+        with file.open("a+", newline="") as lines:
+            lines.seek(0)
+            header = next(csv.reader(lines), None)
+            if header not in (None, list(COLUMNS)):
+                raise HistoryError(f"{file}: columns {header}, expected {list(COLUMNS)}")
+            lines.seek(0, os.SEEK_END)
+            writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+            if header is None:
+                writer.writeheader()
+            writer.writerow({name: _text(row[name]) for name in COLUMNS})
+    except OSError as problem:
+        raise HistoryError(f"{file}: {problem.strerror}") from problem
+
+
+def now_text() -> str:
+    """Return the present instant, to the second, UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _text(value: object) -> str:
+    """Return a value as the file has it: nothing for None, three digits are enough of a number."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(DEPLOY.parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
+    except OSError:
+        told = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,211 @@
+"""The load: events as columns, each a function of seed and number alone.
+
+No random generator has a state here. So event 70,000 is the same in a load of 100,000 and in one of
+3,600,000, in whatever pieces it is made, and with every version of numpy.
+
+A thousand events pass in a second of event time. Three events make an interaction: it is offered,
+half a minute later answered, five minutes later completed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+QUEUES: Final = 200
+AGENTS: Final = 5_000
+TEAMS: Final = 400
+ISSUES: Final = 40
+
+#: 2026-03-02T08:00:00Z: fixed, so that windows and ids are the same in every run.
+FIRST_MS: Final = 1_772_438_400_000
+
+_DISORDER_MS: Final = 500
+_STEPS: Final = ("OFFERED", "ANSWERED", "COMPLETED")
+# In interactions: 333 of them begin in a second.
+_STEP_LAGS: Final = (0, 10_000, 100_000)
+_FIRST_INTERACTION: Final = 200_000
+_QUESTIONS: Final = ("greeting", "need", "solution", "data-protection", "summary", "farewell")
+_ITEM_POINTS: Final = 10
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events of one contract: Kafka keys and columns, a row each."""
+
+    contract: str
+    keys: list[bytes]
+    columns: pa.RecordBatch
+
+
+def parts(seed: int, per_hundred: Mapping[str, int], start: int, stop: int) -> Iterator[Part]:
+    """Yield the events [start, stop) of the load, those of each contract together.
+
+    ``per_hundred`` says how many of each hundred events are of which contract.
+    """
+    numbers = np.arange(start, stop, dtype=np.int64)
+    ends = accumulate(per_hundred.values())
+    for (contract, share), end in zip(per_hundred.items(), ends, strict=True):
+        place = numbers % 100 - (end - share)
+        own = (place >= 0) & (place < share)
+        if own.any():
+            nth = (numbers // 100 * share + place)[own]
+            yield _MAKERS[contract](_Draw(seed), numbers[own], nth)
+
+
+class _Draw:
+    """Even draws by number: splitmix64 (Steele, Lea, Flood 2014) over seed, name and number."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def below(self, limit: int, name: str, numbers: Numbers) -> Numbers:
+        """Return for each number an integer in [0, limit)."""
+        salt = int.from_bytes(name.encode()[:7].ljust(7, b"."), "big") ^ (self._seed << 32)
+        with np.errstate(over="ignore"):
+            z = numbers.astype(np.uint64) + np.uint64(salt & (2**64 - 1))
+            z = z * np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) % np.uint64(limit)).astype(np.int64)
+
+
+def _interactions(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
+    step = nth % 3
+    of = nth // 3 + _FIRST_INTERACTION - np.array(_STEP_LAGS)[step]
+    offered, answered, completed = (step == each for each in range(3))
+    whose = _attributes(draw, of)
+    ids = _ids("i", of)
+    columns = {
+        "event_id": _ids("e", nth),
+        "event_time": _event_times(draw, numbers),
+        "event_type": _named(_STEPS, step),
+        "interaction_id": ids,
+        "channel": _same("VOICE", nth),
+        "direction": _same("INBOUND", nth),
+        "handler": _same("HUMAN", nth),
+        **whose,
+        "agent_id": _where(~offered, whose["agent_id"]),
+        "team_id": _where(~offered, whose["team_id"]),
+        "queue_wait_ms": _where(answered, draw.below(60_000, "wait", nth)),
+        "talk_ms": _where(completed, draw.below(300_000, "talk", nth)),
+        "hold_ms": _where(completed, draw.below(60_000, "hold", nth)),
+        "after_contact_work_ms": _where(completed, draw.below(60_000, "after", nth)),
+    }
+    return _part("interaction", ids, columns)
+
+
+def _surveys(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
+    of = nth * 10 + _FIRST_INTERACTION
+    event_times = _event_times(draw, numbers)
+    ids = _ids("i", of)
+    columns = {
+        "event_id": _ids("s", nth),
+        "event_time": event_times,
+        "survey_id": _ids("s", nth),
+        "interaction_id": ids,
+        "event_type": _same("ANSWERED", nth),
+        "interaction_time": event_times - 60_000,
+        **_attributes(draw, of),
+        "channel": _same("VOICE", nth),
+        "csat": 1 + draw.below(5, "csat", nth),
+        "nps": draw.below(11, "nps", nth),
+        "ces": 1 + draw.below(7, "ces", nth),
+        "resolved": draw.below(4, "solved", nth) > 0,
+        "contacts_needed": 1 + draw.below(3, "needed", nth),
+    }
+    return _part("survey", ids, columns)
+
+
+def _evaluations(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
+    of = nth * 30 + _FIRST_INTERACTION
+    questions = len(_QUESTIONS)
+    items = np.arange(len(nth) * questions)
+    numbered = np.repeat(nth, questions) * questions + items % questions
+    points = draw.below(_ITEM_POINTS + 1, "points", numbered)
+    totals = points.reshape(-1, questions).sum(axis=1)
+    evaluation_ids = _ids("v", nth)
+    columns = {
+        "event_id": evaluation_ids,
+        "event_time": _event_times(draw, numbers),
+        "evaluation_id": evaluation_ids,
+        "interaction_id": _ids("i", of),
+        **_attributes(draw, of),
+        "channel": _same("VOICE", nth),
+        "evaluator_id": _named([f"r{n}" for n in range(50)], draw.below(50, "rater", nth)),
+        "evaluator_kind": _same("HUMAN", nth),
+        "purpose": _same("REGULAR", nth),
+        "form_id": _same("voice", nth),
+        "form_version": np.ones(len(nth), np.int64),
+        "status": _same("SUBMITTED", nth),
+        "score_percent": totals * 100.0 / (questions * _ITEM_POINTS),
+        "auto_failed": np.zeros(len(nth), np.bool_),
+        "items": _items(items, points, questions),
+    }
+    return _part("evaluation", evaluation_ids, columns)
+
+
+def _items(items: Numbers, points: Numbers, questions: int) -> pa.Array:
+    fields = {
+        "section_id": _same("talk", items),
+        "question_id": _named(_QUESTIONS, items % questions),
+        "score": pa.array(points.astype(np.float64)),
+        "max_score": pa.array(np.full(len(items), float(_ITEM_POINTS))),
+        "weight": pa.array(np.ones(len(items))),
+        "critical": pa.array(np.zeros(len(items), np.bool_)),
+        "applicable": pa.array(np.ones(len(items), np.bool_)),
+        "defect_code": pa.nulls(len(items), pa.string()),
+        "root_cause": pa.nulls(len(items), pa.string()),
+    }
+    offsets = np.arange(0, len(items) + 1, questions, dtype=np.int32)
+    structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    return pa.ListArray.from_arrays(pa.array(offsets), structs)
+
+
+def _attributes(draw: _Draw, of: Numbers) -> dict[str, pa.Array]:
+    """Return queue, agent, team and issue of interactions: the same in all their events."""
+    agent = draw.below(AGENTS, "agent", of)
+    return {
+        "queue_id": _named([f"q{n}" for n in range(QUEUES)], draw.below(QUEUES, "queue", of)),
+        "agent_id": _named([f"a{n}" for n in range(AGENTS)], agent),
+        "team_id": _named([f"t{n}" for n in range(TEAMS)], agent % TEAMS),
+        "issue_id": _named([f"x{n}" for n in range(ISSUES)], draw.below(ISSUES, "issue", of)),
+    }
+
+
+def _event_times(draw: _Draw, numbers: Numbers) -> Numbers:
+    return FIRST_MS + numbers - draw.below(_DISORDER_MS, "late", numbers)
+
+
+def _ids(kind: str, numbers: Numbers) -> pa.Array:
+    return pa.array([f"{kind}{n:012x}" for n in numbers.tolist()])
+
+
+def _named(names: Any, index: Numbers) -> pa.Array:
+    return pa.array(list(names)).take(pa.array(index))
+
+
+def _same(value: str, numbers: Numbers) -> pa.Array:
+    return pa.repeat(value, len(numbers))
+
+
+def _where(kept: npt.NDArray[np.bool_], values: Any) -> pa.Array:
+    """Return the values with null wherever they are not to be kept."""
+    plain = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values
+    return pa.array(plain, mask=~kept)
+
+
+def _part(contract: str, keys: pa.Array, columns: Mapping[str, Any]) -> Part:
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    return Part(
+        contract, [key.encode() for key in keys.to_pylist()], pa.RecordBatch.from_pydict(arrays)
+    )
+
+
+_MAKERS: Final = {"interaction": _interactions, "survey": _surveys, "evaluation": _evaluations}
