@@ -149,7 +149,7 @@ function tileNodes() {
     count: el("span", "count"), window: el("span", "window"), status: el("span", "status"), age: el("span", "age"),
   };
   n.spark.setAttribute("role", "img");
-  n.root = el("article", "tile",
+  n.root = el("div", "tile",
     el("div", "tile-top", el("div", "names", n.label, n.caption), n.state),
     el("div", "tile-middle", el("p", "value", n.digits, n.unit), el("div", "trend-box", n.spark, n.sparkLength)),
     el("div", "tile-bottom", n.goal, n.count, n.window, n.status, n.age));
