@@ -263,7 +263,7 @@ def _samples(scope: ScopePlan, sample: Sample, events: pl.LazyFrame) -> pl.LazyF
     )
     newest = (
         chosen.filter(pl.col("rule").is_not_null())
-        .sort("event_time", "interaction_id", descending=True)
+        .sort("event_time", "interaction_id", "evaluation_id", descending=[True, False, False])
         .group_by(*scope.scope.key, "rule", maintain_order=True)
         .head(sample.keep)
     )

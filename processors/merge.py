@@ -627,8 +627,9 @@ def _is_quiet(state: GroupState) -> bool:
     )
 
 
-def _newest_first(ids: SampleIds) -> tuple[int, str]:
-    return (-ids.event_time_ms, ids.interaction_id)
+def _newest_first(ids: SampleIds) -> tuple[int, str, str]:
+    # The order in which the fold chooses, so that no cut of the input changes the choice.
+    return (-ids.event_time_ms, ids.interaction_id, ids.evaluation_id or "")
 
 
 def _kpis_of(group: RuleGroup) -> set[int]:
