@@ -510,22 +510,32 @@ class Merge:
         watermark = self._group_watermark(runtime)
         if watermark is None or watermark == BEFORE_ALL_MS:
             return []
-        outcomes: list[Outcome] = []
         every = runtime.group.every_ms
-        if runtime.next_tick_ms is None:
-            runtime.next_tick_ms = self._next_data_tick(runtime, BEFORE_ALL_MS)
-        while runtime.next_tick_ms is not None and runtime.next_tick_ms <= watermark:
-            tick = runtime.next_tick_ms
+        last = watermark - watermark % every
+        outcomes: list[Outcome] = []
+        while (tick := self._next_tick(runtime, last)) <= last:
             outcomes += self._tick(runtime, tick)
             runtime.next_tick_ms = tick + every
-            if _is_quiet(runtime.state) and not runtime.running.sums.any():
-                # Nothing in the window and nothing going on: the next tick is that of new data.
-                runtime.next_tick_ms = self._next_data_tick(runtime, tick)
         ticked = self.scopes[runtime.scope.id].ticked
         for source in runtime.sources:
-            last = watermark - watermark % every
             ticked[source] = max(ticked.get(source, BEFORE_ALL_MS), last)
         return outcomes
+
+    def _next_tick(self, runtime: GroupRuntime, last_ms: int) -> int:
+        """Return the next tick, which is after ``last_ms`` if none is due."""
+        due = runtime.next_tick_ms
+        is_busy = runtime.running.sums.any() or not _is_quiet(runtime.state)
+        if due is not None and (due > last_ms or is_busy):
+            return due
+        # Nothing in the window and nothing going on: the next tick is that of new data, but none
+        # after the first that is not due, for into its panes events may still come in time.
+        after = BEFORE_ALL_MS if due is None else due - runtime.group.every_ms
+        data = self._next_data_tick(runtime, after)
+        not_due = last_ms + runtime.group.every_ms
+        runtime.next_tick_ms = tick = not_due if data is None else min(data, not_due)
+        runtime.running = Segment(0, 0, len(runtime.scope.sums))
+        self.rebuild_running(runtime)
+        return tick
 
     def _next_data_tick(self, runtime: GroupRuntime, after_ms: int) -> int | None:
         store = self.scopes[runtime.scope.id].segments
@@ -585,17 +595,20 @@ class Merge:
         return newest
 
     def _drop_panes(self, state: ScopeState) -> None:
-        needed = [
-            runtime.next_tick_ms - runtime.group.every_ms - runtime.group.window_ms
-            for runtime in self.groups
-            if runtime.scope.id == state.scope.id and runtime.next_tick_ms is not None
-        ]
+        needed = [self._needed_from(g) for g in self.groups if g.scope.id == state.scope.id]
         if not needed:
             return
         for places in (state.segments.hot, state.segments.cold):
             for place in [p for p in places if p[0] == PANES and p[1] < min(needed)]:
                 state.segments.drop(place)
                 state.samples.pop(place[1], None)
+
+    def _needed_from(self, runtime: GroupRuntime) -> int:
+        """Return the start of the oldest pane that the rules of a group have still to see."""
+        if runtime.next_tick_ms is not None:
+            return runtime.next_tick_ms - runtime.group.every_ms - runtime.group.window_ms
+        # Rules whose sources are all empty see nothing in any pane; others have yet to begin.
+        return -BEFORE_ALL_MS if self._group_watermark(runtime) is None else BEFORE_ALL_MS
 
     # -- recovery -----------------------------------------------------------------------------
 
