@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psutil
 
 from streams.cli import CommandError
+from streams.cli.orphans import line_of
 
 _STOP_S: Final = 30.0
 _POLL_S: Final = 0.25
@@ -66,7 +67,7 @@ class Children:
     """`andon` commands as child processes, each with its log in `directory`.
 
     They have sessions of their own: Ctrl-C reaches this command alone, which then ends them in
-    order.
+    order when the context ends. Should this command be killed, a watcher ends them.
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
@@ -74,6 +75,20 @@ class Children:
         self._environment = dict(environment)
         self._children: dict[str, Child] = {}
         directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-m", "streams.cli.orphans"],
+            stdin=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._watcher.communicate()
 
     def start(self, name: str, *arguments: str, restarts: bool = False) -> Child:
         """Start `andon` with these arguments under a name of its own."""
@@ -85,7 +100,7 @@ class Children:
 
     def _open(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -93,6 +108,10 @@ class Children:
                 env=self._environment,
                 start_new_session=True,
             )
+        assert self._watcher.stdin is not None
+        with suppress(psutil.NoSuchProcess):
+            self._watcher.stdin.write(line_of(process.pid))
+        return process
 
     @property
     def restarted(self) -> int:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ _START_S: Final = 60.0
 _STALL_S: Final = 60.0
 _CLOSE_S: Final = 300.0
 _IDLE_S: Final = 2
+_FILE_WIDTH: Final = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +104,15 @@ def _day(data: Path | None, seed: int) -> _Day:
 def _run(day: _Day, speed: float | None, workers: int, exit_when_done: bool) -> None:
     with _fresh_state(load_settings()) as state_dir:
         environment = demo_environment(os.environ, state_dir)
-        stack = Stack.of(load_settings(environment), tell=say)
         try:
-            stack.up()
-            # Only now do the settings hold the addresses of what has just been started.
-            settings = load_settings(environment)
-            children = Children(state_dir / "logs", environment)
-            try:
-                right = _Demo(settings, children, workers).run(day, speed)
-                if not exit_when_done:
-                    _stay(children, state_dir)
-            finally:
-                children.stop()
+            with Stack.of(load_settings(environment), tell=say).bound():
+                # Only now do the settings hold the addresses of what has just been started.
+                settings = load_settings(environment)
+                with Children(state_dir / "logs", environment) as children:
+                    right = _Demo(settings, children, workers).run(day, speed)
+                    if not exit_when_done:
+                        _stay(children, state_dir)
         finally:
-            stack.down()
             end_descendants()
     if not right:
         raise typer.Exit(1)
@@ -124,8 +121,6 @@ def _run(day: _Day, speed: float | None, workers: int, exit_when_done: bool) -> 
 def demo_environment(environment: Mapping[str, str], state_dir: Path) -> dict[str, str]:
     """Return the environment of the demo's processes."""
     return {
-        # The day lies in the past: by the clock an idle partition would close all of it.
-        "ANDON_IDLE_TIMEOUT_S": "86400",
         **environment,
         "ANDON_STATE_DIR": str(state_dir),
         "PYTHONUNBUFFERED": "1",
@@ -185,7 +180,9 @@ class _Demo:
             f"{span_s / took_s:,.0f} times as fast as it happened, worked off {took_s:.1f} s"
             " after the first"
         )
-        show(summary, replayed, ratio, Console())
+        # Where there is no terminal there is no width to keep to.
+        console = Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
+        show(summary, replayed, ratio, console)
         if self._children.restarted:
             say(f"processes started again: {self._children.restarted}; see their logs")
         return _is_right(summary, replayed)

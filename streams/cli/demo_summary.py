@@ -22,19 +22,19 @@ from streams.sources.centre import Planted
 from streams.sources.replay import Replayed
 from streams.verify.report import Report
 
-SHOWN: Final = (
-    "offered",
-    "answered",
-    "abandonment_rate",
-    "service_level",
-    "average_speed_of_answer",
-    "average_handle_time",
-    "transfer_rate",
-    "csat",
-    "first_contact_resolution",
-    "qa_score",
-)
-"""KPIs of the table per queue, as far as the registry has them."""
+SHOWN: Final[Mapping[str, str]] = {
+    "offered": "offered",
+    "answered": "answered",
+    "abandonment_rate": "abandoned",
+    "service_level": "service level",
+    "average_speed_of_answer": "ASA",
+    "average_handle_time": "AHT",
+    "transfer_rate": "transfers",
+    "csat": "CSAT",
+    "first_contact_resolution": "FCR",
+    "qa_score": "QA",
+}
+"""KPIs of the table per queue, as far as the registry has them, and their short titles."""
 
 _SUFFIXES: Final[Mapping[str, str]] = {"percent": " %", "seconds": " s"}
 
@@ -173,7 +173,7 @@ def _queues(summary: Summary) -> Table:
     table.add_column("queue")
     names = [name for name in SHOWN if name in summary.units]
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(SHOWN[name], justify="right")
     for queue, values in summary.queues:
         table.add_row(queue, *(_figure(values.get(name), summary.units[name]) for name in names))
     return table

@@ -114,9 +114,10 @@ def feedback_on(handled: Sequence[Handled], source: str, rng: Random) -> list[So
 
 
 def _about(handled: Handled, kind: str, rng: Random) -> dict[str, Any]:
+    about = handled.interaction_id.removeprefix(GENERATED_PREFIX)
     return {
         # An interaction can be evaluated more than once.
-        f"{kind}_id": f"{GENERATED_PREFIX}{handled.interaction_id}-{rng.getrandbits(32):08x}",
+        f"{kind}_id": f"{GENERATED_PREFIX}{about}-{rng.getrandbits(32):08x}",
         "interaction_id": handled.interaction_id,
         "interaction_time": handled.completed_ms,
         "queue_id": handled.queue_id,

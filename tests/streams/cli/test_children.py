@@ -26,9 +26,8 @@ class Scripts(Children):
 
 @pytest.fixture
 def children(tmp_path):
-    scripts = Scripts(tmp_path / "logs", os.environ)
-    yield scripts
-    scripts.stop()
+    with Scripts(tmp_path / "logs", os.environ) as scripts:
+        yield scripts
 
 
 def test_a_child_that_ends_is_started_again(children):
@@ -135,3 +134,35 @@ def test_whatever_was_started_is_ended():
     )
 
     assert ("2 0\n", "") == (done.stdout, done.stderr)
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from streams.cli.children import Children
+class Sleepers(Children):
+    def _open(self, command, log):
+        return super()._open(["sleep", "600"], log)
+with Sleepers(pathlib.Path(sys.argv[1]), os.environ) as children:
+    print(*(children.start(str(n)).process.pid for n in range(2)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_children_of_a_killed_command_are_ended(tmp_path):
+    """Where nothing can be cleaned up any more, the watcher ends what was started."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # The watcher holds the pipes of its parent, so that the run above ends after it has.
+    left = [pid for pid in map(int, done.stdout.split()) if psutil.pid_exists(pid)]
+
+    assert (-9, []) == (done.returncode, [p for p in left if not is_zombie(p)])
+
+
+def is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
