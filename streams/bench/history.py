@@ -125,9 +125,7 @@ def _git(*arguments: str) -> str:
 
 def _processor() -> str:
     try:
-        found = re.search(
-            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
+        told = Path("/proc/cpuinfo").read_text()
     except OSError:
         told = ""
     found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)

@@ -76,6 +76,8 @@ def summarise(latencies: Reals) -> Latency:
 
 def _groups(values: Numbers) -> dict[int, Numbers]:
     """Return the rows of each value, in their order."""
+    if not len(values):
+        return {}
     order = np.argsort(values, kind="stable")
     distinct, starts = np.unique(values[order], return_index=True)
     return dict(zip(distinct.tolist(), np.split(order, starts[1:]), strict=True))

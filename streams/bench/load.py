@@ -20,17 +20,24 @@ QUEUES: Final = 200
 AGENTS: Final = 5_000
 TEAMS: Final = 400
 ISSUES: Final = 40
+EVALUATORS: Final = 50
 
 #: 2026-03-02T08:00:00Z: fixed, so that windows and ids are the same in every run.
 FIRST_MS: Final = 1_772_438_400_000
 
 _DISORDER_MS: Final = 500
-_STEPS: Final = ("OFFERED", "ANSWERED", "COMPLETED")
+_STEPS: Final = pa.array(["OFFERED", "ANSWERED", "COMPLETED"])
 # In interactions: 333 of them begin in a second.
 _STEP_LAGS: Final = (0, 10_000, 100_000)
 _FIRST_INTERACTION: Final = 200_000
-_QUESTIONS: Final = ("greeting", "need", "solution", "data-protection", "summary", "farewell")
+_QUESTIONS: Final = pa.array(
+    ["greeting", "need", "solution", "data-protection", "summary", "farewell"]
+)
 _ITEM_POINTS: Final = 10
+_NAMES: Final = {
+    kind: pa.array([f"{kind}{n}" for n in range(count)])
+    for kind, count in zip("qatxr", (QUEUES, AGENTS, TEAMS, ISSUES, EVALUATORS), strict=True)
+}
 
 Numbers = npt.NDArray[np.int64]
 
@@ -138,7 +145,7 @@ def _evaluations(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
         "interaction_id": _ids("i", of),
         **_attributes(draw, of),
         "channel": _same("VOICE", nth),
-        "evaluator_id": _named([f"r{n}" for n in range(50)], draw.below(50, "rater", nth)),
+        "evaluator_id": _named(_NAMES["r"], draw.below(EVALUATORS, "rater", nth)),
         "evaluator_kind": _same("HUMAN", nth),
         "purpose": _same("REGULAR", nth),
         "form_id": _same("voice", nth),
@@ -172,10 +179,10 @@ def _attributes(draw: _Draw, of: Numbers) -> dict[str, pa.Array]:
     """Return queue, agent, team and issue of interactions: the same in all their events."""
     agent = draw.below(AGENTS, "agent", of)
     return {
-        "queue_id": _named([f"q{n}" for n in range(QUEUES)], draw.below(QUEUES, "queue", of)),
-        "agent_id": _named([f"a{n}" for n in range(AGENTS)], agent),
-        "team_id": _named([f"t{n}" for n in range(TEAMS)], agent % TEAMS),
-        "issue_id": _named([f"x{n}" for n in range(ISSUES)], draw.below(ISSUES, "issue", of)),
+        "queue_id": _named(_NAMES["q"], draw.below(QUEUES, "queue", of)),
+        "agent_id": _named(_NAMES["a"], agent),
+        "team_id": _named(_NAMES["t"], agent % TEAMS),
+        "issue_id": _named(_NAMES["x"], draw.below(ISSUES, "issue", of)),
     }
 
 
@@ -187,8 +194,8 @@ def _ids(kind: str, numbers: Numbers) -> pa.Array:
     return pa.array([f"{kind}{n:012x}" for n in numbers.tolist()])
 
 
-def _named(names: Any, index: Numbers) -> pa.Array:
-    return pa.array(list(names)).take(pa.array(index))
+def _named(names: pa.Array, index: Numbers) -> pa.Array:
+    return names.take(pa.array(index))
 
 
 def _same(value: str, numbers: Numbers) -> pa.Array:

@@ -1,0 +1,121 @@
+"""The load of a permanent scenario is the same for ever, and is what its contracts ask for."""
+
+import hashlib
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.catalogue import load_catalogue
+from schemas.codec import Codec
+from schemas.registry import FileRegistry
+from streams.bench.load import FIRST_MS, parts
+from streams.bench.scenarios import load_scenarios
+from streams.bench.send import outgoing
+
+MIX = {"interaction": 96, "survey": 3, "evaluation": 1}
+
+# Results are compared over years. Where one of these changes, a new scenario is needed instead.
+DIGESTS = {
+    "reference-catch-up": "5d3b0c94bde014fe",
+    "whole-catch-up": "3529b673dc0b9610",
+    "steady-10000": "5d3b0c94bde014fe",
+    "steady-1000": "5d3b0c94bde014fe",
+}
+
+
+def rows(seed, per_hundred, *bounds):
+    """Return keys and records by contract of the pieces between bounds, one after the other."""
+    found = {}
+    for start, stop in pairwise(bounds):
+        for part in parts(seed, per_hundred, start, stop):
+            records = zip(part.keys, part.columns.to_pylist(), strict=True)
+            found.setdefault(part.contract, []).extend(records)
+    return found
+
+
+def digest(scenario):
+    found = rows(scenario.seed, scenario.per_hundred, 0, 2_000)
+    plain = {name: [[key.decode(), record] for key, record in made] for name, made in found.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_a_scenario_never_changes():
+    """The first events of every scenario are those that its oldest results were measured on."""
+    assert {name: digest(scenario) for name, scenario in load_scenarios().items()} == DIGESTS
+
+
+@settings(max_examples=20, deadline=None)
+@given(cut=st.integers(0, 300), seed=st.integers(0, 2**31))
+def test_a_load_is_the_same_in_whatever_pieces_it_is_made(cut, seed):
+    """An event depends on seed and number alone."""
+    assert rows(seed, MIX, 0, 300) == rows(seed, MIX, 0, cut, 300)
+
+
+def test_another_seed_gives_another_load():
+    """Queues, agents and times differ; ids and event types do not."""
+    one, other = (rows(seed, MIX, 0, 300)["interaction"] for seed in (5, 6))
+
+    assert [key for key, _ in one] == [key for key, _ in other]
+    assert [record["queue_id"] for _, record in one] != [record["queue_id"] for _, record in other]
+
+
+def test_of_each_hundred_events_as_many_are_of_a_contract_as_asked():
+    """The mix holds in every hundred, so a shorter run has the same one."""
+    assert [96, 3, 1] == [len(made) for made in rows(5, MIX, 0, 100).values()]
+    assert [288, 9, 3] == [len(made) for made in rows(5, MIX, 0, 300).values()]
+
+
+@pytest.mark.parametrize("contract", MIX)
+def test_every_event_keeps_its_contract(contract):
+    """Nothing of the load is a dead letter: reader and writer agree on all of it."""
+    topic = next(t.name for t in load_catalogue().inputs if t.contract == contract)
+    codec = Codec(contract, FileRegistry(), topic)
+    [part] = parts(5, {contract: 100}, 0, 3_000)
+
+    decoded = codec.columns(codec.encode_columns(part.columns), [])
+
+    assert ([], 3_000) == (decoded.rejected, len(decoded.frame))
+    assert 3_000 == decoded.frame.get_column("event_id").n_unique()
+
+
+def test_an_interaction_is_of_about_85_bytes():
+    """The peers were measured with records of this size, before framing and compression."""
+    sizes = [
+        len(value) - 5 for _, _, value in outgoing(load_catalogue(), 5, {"interaction": 100}, 3_000)
+    ]
+
+    assert 80 <= sum(sizes) / len(sizes) <= 90
+
+
+def test_all_events_of_an_interaction_name_the_same_queue_agent_and_issue():
+    """It is offered, answered and completed in one place, under one Kafka key."""
+    by_id = {}
+    for key, record in rows(5, {"interaction": 100}, 0, 45_000)["interaction"]:
+        assert key.decode() == record["interaction_id"]
+        by_id.setdefault(record["interaction_id"], []).append(record)
+    several = [records for records in by_id.values() if len(records) > 1]
+
+    assert {("OFFERED", "ANSWERED")} == {tuple(r["event_type"] for r in each) for each in several}
+    assert {1} == {len({(r["queue_id"], r["issue_id"]) for r in each}) for each in several}
+
+
+def test_an_agent_is_always_of_one_team():
+    """And nobody is named before the answer."""
+    made = [record for _, record in rows(5, {"interaction": 100}, 0, 6_000)["interaction"]]
+    handled = [record for record in made if record["event_type"] != "OFFERED"]
+
+    assert 4_000 == len(handled)
+    assert all(int(r["agent_id"][1:]) % 400 == int(r["team_id"][1:]) for r in handled)
+    assert {None} == {r["agent_id"] for r in made if r["event_type"] == "OFFERED"}
+
+
+def test_a_thousand_events_pass_in_a_second_of_event_time_within_the_disorder():
+    """Windows of a minute hold 60,000 events, and none comes later than two seconds."""
+    times = [
+        record["event_time"] for _, record in rows(5, {"interaction": 100}, 0, 5_000)["interaction"]
+    ]
+
+    assert all(FIRST_MS + n - 500 < time <= FIRST_MS + n for n, time in enumerate(times))

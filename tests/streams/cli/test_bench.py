@@ -1,0 +1,41 @@
+"""What `andon bench` hands to the worker, and what it refuses."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from streams.bench.scenarios import load_scenarios
+from streams.cli import app
+from streams.cli.bench import bench_environment, tuned_settings
+
+
+def test_a_run_knows_nothing_of_the_operators_brokers():
+    """Millions of generated events on a live topic would be the end of its KPIs."""
+    scenario = load_scenarios()["reference-catch-up"]
+    environment = {
+        "HOME": "/home/me",
+        "ANDON_CACHE_DIR": "/cache",
+        "ANDON_CONFIG": "/etc/andon.yaml",
+        "ANDON_KAFKA_BOOTSTRAP_SERVERS": "live:9092",
+        "ANDON_FLUSH_INTERVAL_MS": "100",
+    }
+
+    assert bench_environment(environment, scenario, Path("/state")) == {
+        "HOME": "/home/me",
+        "ANDON_CACHE_DIR": "/cache",
+        "ANDON_FLUSH_INTERVAL_MS": "100",
+        "ANDON_STATE_DIR": "/state",
+        "ANDON_KPIS_DIR": str(scenario.kpis_dir),
+        "ANDON_RULES_DIR": "/state/no-rules",
+        "ANDON_LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+    }
+    assert {"flush_interval_ms": "100"} == tuned_settings(environment)
+
+
+def test_an_unknown_scenario_is_wrong_use():
+    """The answer names those that there are."""
+    done = CliRunner().invoke(app, ["bench", "reference"])
+
+    assert 2 == done.exit_code
+    assert "scenario: reference, expected one of reference-catch-up, " in done.output
