@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schemas.catalogue import ACTIONS
@@ -116,10 +117,10 @@ def _write_table(frame: pl.DataFrame) -> None:
             instant(record["event_time"]),
             kind if record["status"] == "OPEN" else f"[strike]{kind}[/]",
             f"[{style}]{severity.lower()}[/]" if style else severity.lower(),
-            f"{flat['scope']} {flat['key']}",
+            escape(f"{flat['scope']} {flat['key']}"),
             " ".join(filter(None, (flat["recipient_role"], flat["recipient_id"]))).lower(),
-            record["title"],
-            record["reason"],
+            escape(record["title"]),
+            escape(record["reason"]),
         )
     if len(frame):
         Console().print(table)

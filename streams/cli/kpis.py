@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schemas.catalogue import KPIS
@@ -159,17 +161,15 @@ def _write_table(frame: pl.DataFrame, shown: Sequence[str], limit: int) -> None:
     records = list(plain(newest.tail(limit) if limit else newest))
     present = {each["kpi_id"] for record in records for each in record["kpis"]}
     columns = [name for name in shown if name in present]
-    table = Table("scope", "key", "window", "from (UTC)", "status", header_style="bold")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = _table(records, columns)
     for record in records:
         span = record["window"]
         found = {each["kpi_id"]: each for each in record["kpis"]}
         table.add_row(
             record["scope"],
-            joined_key(record["key"]),
+            escape(joined_key(record["key"])),
             window_text(span),
-            instant(span["start_time"]),
+            instant(span["start_time"], span["zone"]),
             record["status"].lower(),
             *(_cell(found.get(name)) for name in columns),
         )
@@ -184,18 +184,28 @@ def _write_table(frame: pl.DataFrame, shown: Sequence[str], limit: int) -> None:
         say("no KPI records")
 
 
+def _table(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    zones = sorted({record["window"]["zone"] for record in records})
+    table = Table(header_style="bold")
+    for name in ("scope", "key", "window", f"from ({', '.join(zones)})", "status"):
+        table.add_column(name, no_wrap=name != "key", overflow="fold")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    return table
+
+
 def joined_key(parts: Iterable[Mapping[str, str]]) -> str:
     """Return the values of a key, joined with commas; a dash for an empty one."""
     return ",".join(part["value"] or "-" for part in parts)
 
 
-def instant(time_ms: int) -> str:
-    """Return an instant for people, in UTC.
+def instant(time_ms: int, zone: str = "UTC") -> str:
+    """Return an instant for people, by the clock of a zone.
 
-    >>> instant(0)
-    '1970-01-01 00:00'
+    >>> instant(0, "Europe/Berlin")
+    '1970-01-01 01:00'
     """
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M")
 
 
 def window_text(span: Mapping[str, Any]) -> str:

@@ -105,6 +105,7 @@ class _Judge:
         self.definitions: Definitions = read_definitions(settings.kpis_dir)
         url = settings.schema_registry_url
         self.registry: SchemaRegistry = open_registry(None if url is None else str(url))
+        self.copies = settings.rebuild_epoch + 1
         self.watch = _Stopwatch()
 
     def run(self, ledger: Ledger) -> Report:
@@ -125,7 +126,9 @@ class _Judge:
             findings = [found for _, found in results]
             findings.append(unknown_records(ledger, made))
             for each in ledger.inputs:
-                findings += compare_set_aside(ledger, each, topics.LATE, topics.DEAD_LETTERS)
+                findings += compare_set_aside(
+                    ledger, each, topics.LATE, topics.DEAD_LETTERS, self.copies
+                )
             findings.append(published.unreadable)
         with self.watch.step("actions"):
             actions = self._actions()
@@ -181,12 +184,13 @@ class _Judge:
 
     def _actions(self) -> ActionFindings:
         codec = self._codec(topics.ACTIONS)
-        return compare_actions(
+        records = (
             codec.decode(each.value, each.headers)
-            for records in read_records(self.client, topics.ACTIONS)
-            for each in records
+            for batch in read_records(self.client, topics.ACTIONS)
+            for each in batch
             if each.value
         )
+        return compare_actions(records, self.copies)
 
 
 def _notes(extent: Sequence[Extent], waiting: Sequence[Lag]) -> Iterator[str]:

@@ -29,6 +29,7 @@ FUTURE_LIMIT_MS = 300_000
 
 OUTCOMES = ("applied", "duplicates", "expired", "dead_lettered")
 
+_FILE = "verify.duckdb"
 _ADVANCE = ("topic", "partition", "position", "watermark")
 
 _SQL_TYPES = {
@@ -147,20 +148,24 @@ def contract_checks(contract: str) -> tuple[Check, ...]:
 
 
 class Ledger:
-    """The input records and their outcomes in a DuckDB database under ``directory``.
+    """The input records and their outcomes in a DuckDB database.
 
     Args:
         inputs: the input topics.
-        directory: where the database file goes; DuckDB keeps what does not fit its memory there.
+        directory: where the database file goes; DuckDB keeps there what does not fit its memory.
+            None keeps all of it in memory.
         memory_limit: of DuckDB, as it writes sizes.
 
     """
 
-    def __init__(self, inputs: Sequence[Input], directory: Path, memory_limit: str = "1GB") -> None:
+    def __init__(
+        self, inputs: Sequence[Input], directory: Path | None, memory_limit: str = "1GB"
+    ) -> None:
         self.inputs = tuple(inputs)
-        self.sql = duckdb.connect(str(directory / "verify.duckdb"))
+        self.sql = duckdb.connect(":memory:" if directory is None else str(directory / _FILE))
         self.sql.execute(f"SET memory_limit = {sql_text(memory_limit)}")
-        self.sql.execute(f"SET temp_directory = {sql_text(str(directory / 'spill'))}")
+        if directory is not None:
+            self.sql.execute(f"SET temp_directory = {sql_text(str(directory / 'spill'))}")
         self.sql.execute("SET preserve_insertion_order = false")
         self.sql.execute("SET enable_progress_bar = false")
         for each in self.inputs:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -86,7 +84,7 @@ class Log:
 @contextmanager
 def ledger_of(log: Log, inputs: Sequence[Input] = INPUTS) -> Iterator[Ledger]:
     """Yield a decided ledger of the log, by way of Avro bytes."""
-    with tempfile.TemporaryDirectory() as directory, Ledger(inputs, Path(directory)) as ledger:
+    with Ledger(inputs, directory=None) as ledger:
         for (contract, partition), values in log.partitions().items():
             codec = CODECS[contract]
             records = [
