@@ -42,7 +42,11 @@ VERSION_BITS = 48
 
 @dataclass(slots=True)
 class Flush:
-    """Everything that follows from the batches of one flush, to be visible whole or not at all."""
+    """Everything that follows from the batches of one flush, to be visible whole or not at all.
+
+    ``offsets`` names every partition whose state or results are in it, moved or not: it is with
+    offsets that the broker tells a member from one that was.
+    """
 
     state: list[Record] = field(default_factory=list)
     outputs: list[Record] = field(default_factory=list)
@@ -153,7 +157,8 @@ class Engine:
                 flush.outputs += found.aside
                 flush.events += sum(len(batch.records) for batch in batches[tp])
                 stretches[tp] = found.stretch
-            if tp in advances:
+            if tp in advances and advances[tp].position == stage.position:
+                # Of a partition that has moved meanwhile it is not true any more.
                 stage.advance(advances[tp])
                 stretches[tp] = stage.stretch(start)
                 flush.outputs += self._advance_record(tp, advances[tp])
@@ -248,6 +253,7 @@ class Engine:
                 self._published_ms[scope_id] = now_ms
         for tp in published:
             self._write_as_of(flush, self.merges[tp])
+            flush.offsets[tp] = self.merges[tp].position
 
     def _publications(self, stage: MergeStage, scope_id: str) -> list[Publication]:
         version = self.epoch << VERSION_BITS | stage.position
@@ -275,6 +281,7 @@ class Engine:
         stage = self.folds.get(tp) or self.merges[tp]
         entry = stage.progress(self.transactional_id).entry(self.epoch)
         self._write_state(flush, tp, [entry])
+        flush.offsets[tp] = stage.position
 
     def _write_checkpoints(self, flush: Flush) -> None:
         for tp, fold in self.folds.items():
@@ -289,6 +296,7 @@ class Engine:
                 self._write_progress(flush, tp)
         for tp, keys in self.stale.items():
             self._write_state(flush, tp, [Entry(key, None) for key in keys])
+            flush.offsets[tp] = self.positions[tp]
         self.stale.clear()
 
     def _write_state(self, flush: Flush, tp: TP, entries: Sequence[Entry]) -> None:
