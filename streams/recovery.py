@@ -15,24 +15,22 @@ Processing goes on from the progress, never from the group's committed offsets.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
 from schemas.catalogue import PARTIALS
-from schemas.client import offset_ranges, read_all
 from streams.columnar import Batch
 from streams.flush import Engine
 from streams.fold import FoldStage
+from streams.log import Fetched, Log
 from streams.merge import MergeStage
 from streams.state import Advance, Progress, Saved, read_saved
-from streams.transactions import end_transactions, ends
 
-log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 
 #: How long a transaction may be left open by a writer that may still end it itself.
 PATIENCE_S = 1.0
@@ -49,34 +47,13 @@ class Superseded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A record read back, in the form in which the transport hands records over."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-
-    @classmethod
-    def of(cls, message: Any) -> Fetched:
-        """Return a librdkafka message in this form."""
-        return cls(
-            message.offset(),
-            message.timestamp()[1],
-            message.key(),
-            message.value(),
-            message.headers() or (),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Recovery:
     """Brings partitions into an engine; ``is_current`` tells whether they are still ours."""
 
-    client: Mapping[str, Any]
+    log: Log
     engine: Engine
     is_current: Callable[[], bool]
+    patience_s: float = PATIENCE_S
 
     def run(self, tps: Iterable[TP]) -> None:
         """Recover the partitions. Raises :class:`Refused` or :class:`Superseded`."""
@@ -93,12 +70,11 @@ class Recovery:
     def _recover_topic(self, topic: str, partitions: Sequence[int]) -> None:
         changelog = self.engine.definitions.changelog(topic)
         entries: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in partitions}
-        for messages in read_all(self.client, changelog, partitions=partitions):
+        for records in self.log.read(changelog, partitions):
             self._check_current()
-            for message in messages:
-                entry: Any = (message.key(), message.value())
-                entries[int(message.partition() or 0)].append(entry)
-        ranges = offset_ranges(self.client, topic, partitions)
+            for partition, found in records.items():
+                entries[partition] += _entries(found)
+        ranges = self.log.ranges(topic, partitions)
         targets: dict[int, Progress] = {}
         for partition in partitions:
             saved = read_saved(entries[partition], self.engine.epoch)
@@ -112,35 +88,34 @@ class Recovery:
 
     def _await_stable(self, changelogs: Sequence[TP]) -> None:
         """Wait until everything that is in the changelogs now is committed or aborted."""
-        admin = AdminClient(dict(self.client))
-        high = ends(admin, changelogs, stable=False)
+        high = self.log.ends(changelogs, stable=False)
         started = time.monotonic()
         ended = False
         while True:
             self._check_current()
-            stable = ends(admin, changelogs, stable=True)
+            stable = self.log.ends(changelogs, stable=True)
             undecided = {tp: stable[tp] for tp in changelogs if stable[tp] < high[tp]}
             if not undecided:
                 return
-            if not ended and time.monotonic() - started > PATIENCE_S:
+            if not ended and time.monotonic() - started >= self.patience_s:
                 self._end_open_transactions(undecided)
                 ended = True
             time.sleep(_LOOK_EVERY_S)
 
     def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
-        dirty = {**self.client, "isolation.level": "read_uncommitted"}
         writers = set()
         for tp, stable in undecided.items():
             begin = {tp.partition: stable}
-            for messages in read_all(dirty, tp.topic, partitions=[tp.partition], begin=begin):
-                for message in messages:
-                    entry: Any = (message.key(), message.value())
+            for records in self.log.read(tp.topic, [tp.partition], begin, committed=False):
+                for entry in _entries(records[tp.partition]):
                     saved = read_saved([entry], self.engine.epoch)
                     if saved.progress is not None:
                         writers.add(saved.progress.writer)
         writers.discard(self.engine.transactional_id)
-        log.warning("ending_open_transactions", partitions=len(undecided), writers=sorted(writers))
-        end_transactions(self.client, sorted(writers))
+        logger.warning(
+            "ending_open_transactions", partitions=len(undecided), writers=sorted(writers)
+        )
+        self.log.end_transactions(sorted(writers))
 
     def _check(self, topic: str, partition: int, saved: Saved, first: int, end: int) -> None:
         place = f"{topic}[{partition}]"
@@ -196,10 +171,9 @@ class Recovery:
         end = {p: progress.position for p, progress in targets.items()}
         waiting = {p: list(progress.advances) for p, progress in targets.items()}
         moving = [p for p in targets if begin[p] < end[p]]
-        records = read_all(self.client, topic, partitions=moving, begin=begin, end=end)
-        for messages in records if moving else ():
+        for records in self.log.read(topic, moving, begin, end) if moving else ():
             self._check_current()
-            for partition, found in _by_partition(messages):
+            for partition, found in records.items():
                 tp = TP(topic, partition)
                 last = found[-1].offset + 1
                 self._retake_to(stages[partition], tp, found, last, waiting[partition])
@@ -260,8 +234,5 @@ def _advance(stage: FoldStage | MergeStage, advance: Advance) -> None:
         stage.advance(advance)
 
 
-def _by_partition(messages: Sequence[Any]) -> Iterator[tuple[int, list[Fetched]]]:
-    found: dict[int, list[Fetched]] = {}
-    for message in messages:
-        found.setdefault(message.partition(), []).append(Fetched.of(message))
-    return iter(found.items())
+def _entries(records: Sequence[Fetched]) -> list[tuple[bytes, bytes | None]]:
+    return [(record.key or b"", record.value) for record in records]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
-from faust.types import TP
 
 from streams.columnar import Membership
 from streams.flush import Flush, group_metadata, no_membership
@@ -68,22 +65,23 @@ class KafkaTransactions:
         NotAMember before anything is sent; the caller must end the process then.
         """
         metadata = group_metadata(self._group, membership)
+        if not flush.offsets:
+            raise FlushFailed(
+                "flush: found no offsets, expected some: it is with them that the broker checks "
+                "the membership"
+            )
         self._producer.begin_transaction()
         for count, record in enumerate(flush.records):
             self._produce(record)
             if count % _POLL_EVERY == 0:
                 self._producer.poll(0)
         self._deliver()
-        if flush.offsets:
-            offsets = [
-                TopicPartition(tp.topic, tp.partition, offset)
-                for tp, offset in flush.offsets.items()
-            ]
-            self._retrying(
-                lambda: self._producer.send_offsets_to_transaction(
-                    offsets, metadata, self._timeout_s
-                )
-            )
+        offsets = [
+            TopicPartition(tp.topic, tp.partition, offset) for tp, offset in flush.offsets.items()
+        ]
+        self._retrying(
+            lambda: self._producer.send_offsets_to_transaction(offsets, metadata, self._timeout_s)
+        )
         self._retrying(lambda: self._producer.commit_transaction(self._timeout_s))
 
     def _produce(self, record: Record) -> None:
@@ -138,20 +136,3 @@ def _check_layout(client: Mapping[str, Any], group: str) -> None:
             f"librdkafka: found group metadata {found!r}, expected {no_membership(group)!r}: "
             "install a confluent-kafka release of the range in pyproject.toml"
         )
-
-
-def end_transactions(client: Mapping[str, Any], transactional_ids: Sequence[str]) -> None:
-    """End whatever is open under the ids of writers that are gone; a live one is fenced by it."""
-    for transactional_id in transactional_ids:
-        producer = Producer({**client, "transactional.id": transactional_id})
-        producer.init_transactions(30)
-
-
-def ends(admin: AdminClient, partitions: Iterable[TP], *, stable: bool) -> dict[TP, int]:
-    """Return last stable offsets, or high watermarks, of partitions."""
-    levels = IsolationLevel
-    level = levels.READ_COMMITTED if stable else levels.READ_UNCOMMITTED
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = {TopicPartition(tp.topic, tp.partition): latest for tp in partitions}
-    futures = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
-    return {TP(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}

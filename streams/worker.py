@@ -22,6 +22,7 @@ from streams.columnar import Batch, Hooks, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine, Flush, Transaction
 from streams.fold import FoldStage
+from streams.log import KafkaLog
 from streams.metrics import METRICS
 from streams.recovery import Recovery, Superseded
 from streams.settings import Settings
@@ -128,7 +129,9 @@ class Worker:
             METRICS.forget(tp.topic, tp.partition)
         started = time.monotonic()
         recovery = Recovery(
-            self.settings.kafka_client(), self.engine, lambda: self._announced == membership
+            KafkaLog(self.settings.kafka_client()),
+            self.engine,
+            lambda: self._announced == membership,
         )
         loop = asyncio.get_running_loop()
         try:

@@ -1,0 +1,110 @@
+"""The log as recovery reads it: a port, and Kafka behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
+
+from schemas.client import offset_ranges, read_all
+
+_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A record read back, in the form in which the transport hands records over."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @classmethod
+    def of(cls, message: Any) -> Fetched:
+        """Return a librdkafka message in this form."""
+        return cls(
+            message.offset(),
+            message.timestamp()[1],
+            message.key(),
+            message.value(),
+            message.headers() or (),
+        )
+
+
+class Log(Protocol):
+    """What recovery asks of a log of transactions."""
+
+    def ends(self, partitions: Iterable[TP], *, stable: bool) -> dict[TP, int]:
+        """Return last stable offsets, or high watermarks, of partitions."""
+
+    def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return the first offset and the last stable offset (exclusive) of partitions."""
+
+    def read(
+        self,
+        topic: str,
+        partitions: Sequence[int],
+        begin: Mapping[int, int] | None = None,
+        end: Mapping[int, int] | None = None,
+        *,
+        committed: bool = True,
+    ) -> Iterator[dict[int, list[Fetched]]]:
+        """Yield records by partition, in the log's order, up to what its end is now.
+
+        ``begin`` and ``end`` (exclusive) bound the offsets. Without ``committed`` the records of
+        open and of aborted transactions come too.
+        """
+
+    def end_transactions(self, transactional_ids: Sequence[str]) -> None:
+        """End whatever is open under the ids of writers that are gone; a live one is fenced."""
+
+
+class KafkaLog:
+    """The log of a Kafka cluster; ``client`` is librdkafka's configuration."""
+
+    def __init__(self, client: Mapping[str, Any]) -> None:
+        self._client = client
+        self._admin = AdminClient(dict(client))
+
+    def ends(self, partitions: Iterable[TP], *, stable: bool) -> dict[TP, int]:
+        """Return last stable offsets, or high watermarks, of partitions."""
+        levels = IsolationLevel
+        level = levels.READ_COMMITTED if stable else levels.READ_UNCOMMITTED
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(tp.topic, tp.partition): latest for tp in partitions}
+        futures = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
+        return {TP(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+
+    def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return the first offset and the last stable offset (exclusive) of partitions."""
+        return offset_ranges(self._client, topic, partitions)
+
+    def read(
+        self,
+        topic: str,
+        partitions: Sequence[int],
+        begin: Mapping[int, int] | None = None,
+        end: Mapping[int, int] | None = None,
+        *,
+        committed: bool = True,
+    ) -> Iterator[dict[int, list[Fetched]]]:
+        """Yield records by partition. Raises TopicMissing, or KafkaException if refused."""
+        isolation = "read_committed" if committed else "read_uncommitted"
+        client = {**self._client, "isolation.level": isolation}
+        for messages in read_all(client, topic, partitions=partitions, begin=begin, end=end):
+            found: dict[int, list[Fetched]] = {}
+            for message in messages:
+                found.setdefault(int(message.partition() or 0), []).append(Fetched.of(message))
+            yield found
+
+    def end_transactions(self, transactional_ids: Sequence[str]) -> None:
+        """End whatever is open under the ids of writers that are gone; a live one is fenced."""
+        for transactional_id in transactional_ids:
+            producer = Producer({**self._client, "transactional.id": transactional_id})
+            producer.init_transactions(_TIMEOUT_S)
