@@ -213,11 +213,11 @@ class Comparison:
         """
 
     def _first(self, ledger: Ledger) -> Iterator[Difference]:
-        """Yield the fields that differ in the first differing records, final ones first."""
+        """Yield the first fields that differ: final ones first, sums before KPIs."""
         rows = ledger.sql.execute(f"""
             SELECT key_values, start_ms, what, found, expected, final
             FROM differing JOIN joined USING (record)
-            ORDER BY final DESC, start_ms, key_values, what LIMIT {_FIRST}
+            ORDER BY final DESC, start_ms, key_values, what[:8] <> 'measures', what LIMIT {_FIRST}
         """).fetchall()
         for values, start, what, found, expected, final in rows:
             place = (self._scope.id, ",".join(values), f"{window_name(self._window)}:{start}")
