@@ -8,6 +8,7 @@ import atexit
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from schemas.codec import Codec
 from schemas.contract import load_contract
 from streams.definitions import Definitions, load_definitions
 from streams.settings import Settings
@@ -186,6 +188,18 @@ def _topics() -> str:
     return text.replace("    reaches: {offered_time: 4h}\n", "")
 
 
+class _Definitions(Definitions):
+    """Definitions that make each codec once: histories start many workers."""
+
+    def codec(self, topic: str) -> Codec:
+        if topic not in _CODECS:
+            _CODECS[topic] = super().codec(topic)
+        return _CODECS[topic]
+
+
+_CODECS: dict[str, Codec] = {}
+
+
 @cache
 def small_definitions() -> Definitions:
     """Load the definitions of the small centre, once."""
@@ -197,11 +211,11 @@ def small_definitions() -> Definitions:
     for name, rule in RULES.items():
         (directory / "rules" / f"{name}.yaml").write_text(rule)
     (directory / "topics.yaml").write_text(_topics())
-    return load_definitions(
-        Settings(
-            kpis_dir=directory / "kpis",
-            rules_dir=directory / "rules",
-            topics_file=directory / "topics.yaml",
-            state_dir=directory,
-        )
+    settings = Settings(
+        kpis_dir=directory / "kpis",
+        rules_dir=directory / "rules",
+        topics_file=directory / "topics.yaml",
+        state_dir=directory,
     )
+    loaded = load_definitions(settings)
+    return _Definitions(**{f.name: getattr(loaded, f.name) for f in fields(loaded)})

@@ -105,7 +105,10 @@ class Group:
         publish: bool = True,
         until: int | None = None,
     ) -> Iterator[None] | None:
-        """Flush what is fetched; return the commit where it was left, None if it is through."""
+        """Flush what is fetched; return the commit where it was left, None if it is through.
+
+        ``until`` is any number: it chooses the step before which the commit is left.
+        """
         batches, node.pending = node.pending, []
         self.log.now_ms += 1_000
         flush = node.engine.flush(
@@ -119,7 +122,8 @@ class Group:
             return None
         assert node.membership is not None
         steps = node.transactions.steps(flush, node.membership)
-        for _ in range(len(flush.records) + 3 if until is None else until):
+        count = len(flush.records) + 3
+        for _ in range(count if until is None else until % (count + 1)):
             if next(steps, self) is self:
                 return None
         return steps

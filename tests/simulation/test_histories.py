@@ -67,7 +67,8 @@ steps = st.lists(
         st.sampled_from(_KINDS),
         st.tuples(*[st.integers(0, 1_000)] * 5),
     ),
-    max_size=14,
+    min_size=4,
+    max_size=16,
 )
 
 
@@ -126,7 +127,7 @@ class Play:
 
     def _crash(self, node: Node, which: int, most: int, until: int, how: int) -> None:
         self._fetch(node, which, most)
-        if self.group.flush(node, checkpoint=how % 2 == 0, until=until % 40):
+        if self.group.flush(node, checkpoint=how % 2 == 0, until=until):
             event("died in the middle of a commit")
         self.group.kill(node)
         if how % 3 == 0:
@@ -135,7 +136,7 @@ class Play:
 
     def _sleep(self, node: Node, which: int, most: int, until: int, how: int) -> None:
         self._fetch(node, which, most)
-        commit = self.group.flush(node, checkpoint=how % 2 == 0, until=until % 40)
+        commit = self.group.flush(node, checkpoint=how % 2 == 0, until=until)
         self.group.sleepers.append((node, commit or iter(())))
         self.group.kill(node)
         if how % 3 == 0:
@@ -163,7 +164,7 @@ class Play:
         self.log.write_markers(most % 7)
 
 
-@law(25)
+@law(20)
 @given(inputs(), steps)
 def test_no_history_of_deaths_and_takeovers_changes_what_is_counted_or_decided(entries, history):
     """All or nothing, one writer, decisions once, and every event accounted for."""
