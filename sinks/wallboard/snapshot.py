@@ -1,9 +1,9 @@
-"""What a board needs, read from Redis in two round trips."""
+"""What a board needs, as Redis has it at one moment."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis.asyncio
@@ -44,20 +44,23 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Redis as one board saw it."""
+    """Redis as one board saw it, at one moment.
 
-    heads: Mapping[str, Head]
-    members: Sequence[str]
-    records: Mapping[tuple[str, int], KpiRecord]
-    history: Mapping[str, Sequence[Mapping[str, Any]]]
-    actions: Sequence[Mapping[str, Any]]
-    beat_ms: int | None
-    lag_records: int | None
+    `records` are by series and start, `newest` has the newest start that each series holds.
+    """
+
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    newest: Mapping[str, int] = field(default_factory=dict)
+    members: Sequence[str] = ()
+    records: Mapping[tuple[str, int], KpiRecord] = field(default_factory=dict)
+    history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    actions: Sequence[Mapping[str, Any]] = ()
+    beat_ms: int | None = None
+    lag_records: int | None = None
 
     def current_start_ms(self, series: Series) -> int | None:
         """Return the start of the window that the series should show now."""
-        newest = self.heads.get(series.head, Head()).newest_start_ms
-        return None if newest is None else series.window.current_start_ms(newest)
+        return _current_start_ms(series, self.heads, self.newest)
 
 
 def member_of(values: Sequence[str]) -> str:
@@ -97,98 +100,100 @@ class Reader:
         shown = [series for series, _ in tiles]
         lines = [line for _, line in tiles if line is not None]
         rows = board.rows
-        row_head = f"{rows.scope}|{rows.window.name}" if rows else None
-        heads = sorted({s.head for s in (*shown, *lines)} | ({row_head} if row_head else set()))
         show = board.actions.show if board.actions else 0
-        found, members, ids, beat = await self._heads(heads, row_head, show * 20)
+        members, ids = await self._names(
+            f"{rows.scope}|{rows.window.name}" if rows else None, show * 20
+        )
         if rows is not None:
             wanted = [chosen] if chosen is not None else members
             shown += [Series(rows.scope, member, rows.window) for member in wanted]
-        records, history, actions = await self._contents(found, shown, lines, ids)
-        return Snapshot(
-            heads=found,
-            members=members,
-            records=records,
-            history=history,
-            actions=actions,
-            beat_ms=beat.get("beat_time"),
-            lag_records=beat.get("lag_records"),
-        )
+        return replace(await self._contents(shown, lines, ids), members=members)
 
     async def latest(self, scope: str, window: Window, member: str | None) -> list[KpiRecord]:
         """Return the records of the current window of a scope, of one member or of all."""
-        head = f"{scope}|{window.name}"
-        heads, members, _, _ = await self._heads([head], head, 0)
-        wanted = members if member is None else [member]
-        series = [Series(scope, each, window) for each in wanted]
-        records, _, _ = await self._contents(heads, series, [], [])
-        newest = heads[head].newest_start_ms
-        start_ms = None if newest is None else window.current_start_ms(newest)
-        return [r for (_, start), r in records.items() if start == start_ms]
+        members, _ = await self._names(f"{scope}|{window.name}", 0)
+        wanted = [Series(scope, m, window) for m in (members if member is None else [member])]
+        found = await self._contents(wanted, [], [])
+        current = (found.records.get((s.name, found.current_start_ms(s) or 0)) for s in wanted)
+        return [record for record in current if record is not None]
 
-    async def actions(self, limit: int) -> list[Mapping[str, Any]]:
+    async def actions(self, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return the newest open actions."""
-        _, _, ids, _ = await self._heads([], None, limit)
-        return (await self._contents({}, [], [], ids))[2]
+        _, ids = await self._names(None, limit)
+        return (await self._contents([], [], ids)).actions
 
-    async def _heads(
-        self, heads: Sequence[str], row_head: str | None, actions: int
-    ) -> tuple[dict[str, Head], list[str], list[str], dict[str, Any]]:
+    async def _names(self, head: str | None, actions: int) -> tuple[list[str], list[str]]:
         pipe = self._client.pipeline(transaction=False)
-        if heads:
-            for name in (self._keys.heads, self._keys.fresh, self._keys.watermarks):
-                pipe.hmget(name, list(heads))
-        pipe.zrange(self._keys.members(row_head or ""), 0, -1)
+        pipe.zrange(self._keys.members(head or ""), 0, -1)
         pipe.zrange(self._keys.open_actions, 0, max(actions - 1, 0), desc=True)
+        members, ids = await pipe.execute()
+        return sorted(members), ids if actions else []
+
+    async def _contents(
+        self, shown: Sequence[Series], lines: Sequence[Series], action_ids: Sequence[str]
+    ) -> Snapshot:
+        """Read everything in one transaction.
+
+        When a day is replayed in a minute, windows come and go between two questions.
+        """
+        heads = sorted({series.head for series in (*shown, *lines)})
+        series_of = {series.name: series for series in shown}
+        line_names = sorted({line.name for line in lines})
+        pipe = self._client.pipeline(transaction=True)
         pipe.get(self._keys.beat)
-        *columns, members, ids, beat = await pipe.execute()
+        for name in (self._keys.heads, self._keys.fresh, self._keys.watermarks) if heads else ():
+            pipe.hmget(name, heads)
+        for name in series_of:
+            pipe.hgetall(self._keys.records(name))
+        for name in line_names:
+            pipe.zrange(self._keys.history(name), 0, -1)
+        for action_id in action_ids:
+            pipe.get(self._keys.action(action_id))
+        answers = iter(await pipe.execute())
+        beat = json.loads(next(answers) or "{}")
+        columns = [next(answers) for _ in range(3)] if heads else []
+        texts = {name: _by_start(next(answers)) for name in series_of}
+        history = {name: [json.loads(text) for text in next(answers)] for name in line_names}
         found = {
             head: Head(*(None if value is None else int(value) for value in row))
             for head, *row in zip(heads, *columns, strict=True)
         }
-        return found, sorted(members), ids if actions else [], json.loads(beat or "{}")
-
-    async def _contents(
-        self,
-        heads: Mapping[str, Head],
-        shown: Sequence[Series],
-        lines: Sequence[Series],
-        action_ids: Sequence[str],
-    ) -> tuple[
-        dict[tuple[str, int], KpiRecord],
-        dict[str, list[Mapping[str, Any]]],
-        list[Mapping[str, Any]],
-    ]:
-        starts = {s.name: (s, _starts(s, heads)) for s in shown}
-        wanted = [(s, each) for s, each in starts.values() if each]
-        line_of = {line.name: line for line in lines}
-        pipe = self._client.pipeline(transaction=False)
-        for series, each in wanted:
-            pipe.hmget(self._keys.records(series.name), [str(start) for start in each])
-        for name in line_of:
-            pipe.zrange(self._keys.history(name), 0, -1)
-        for action_id in action_ids:
-            pipe.get(self._keys.action(action_id))
-        answers = await pipe.execute()
-        found, values, actions = (
-            answers[: len(wanted)],
-            answers[len(wanted) : len(wanted) + len(line_of)],
-            answers[len(wanted) + len(line_of) :],
+        newest = {name: max(held) for name, held in texts.items() if held}
+        return Snapshot(
+            heads=found,
+            newest=newest,
+            records=dict(_needed(series_of, texts, found, newest)),
+            history=history,
+            actions=[json.loads(text) for text in answers if text],
+            beat_ms=beat.get("beat_time"),
+            lag_records=beat.get("lag_records"),
         )
-        records = {
-            (series.name, start): json.loads(text)
-            for (series, each), texts in zip(wanted, found, strict=True)
-            for start, text in zip(each, texts, strict=True)
-            if text
-        }
-        history = {n: [json.loads(t) for t in v] for n, v in zip(line_of, values, strict=True)}
-        return records, history, [json.loads(text) for text in actions if text]
 
 
-def _starts(series: Series, heads: Mapping[str, Head]) -> list[int]:
-    newest = heads.get(series.head, Head()).newest_start_ms
-    if newest is None:
-        return []
-    start_ms = series.window.current_start_ms(newest)
-    previous_ms = series.window.previous_start_ms(start_ms)
-    return [start_ms] if previous_ms is None else [start_ms, previous_ms]
+def _current_start_ms(
+    series: Series, heads: Mapping[str, Head], newest: Mapping[str, int]
+) -> int | None:
+    """Return the start to show: by the head, or by the series itself where that is ahead."""
+    known = (heads.get(series.head, Head()).newest_start_ms, newest.get(series.name))
+    reached = max((start for start in known if start is not None), default=None)
+    return None if reached is None else series.window.current_start_ms(reached)
+
+
+def _by_start(held: Mapping[str, str]) -> dict[int, str]:
+    return {int(start): text for start, text in held.items()}
+
+
+def _needed(
+    series_of: Mapping[str, Series],
+    texts: Mapping[str, Mapping[int, str]],
+    heads: Mapping[str, Head],
+    newest: Mapping[str, int],
+) -> Iterator[tuple[tuple[str, int], KpiRecord]]:
+    """Yield the records of each series' current window and the one before."""
+    for name, series in series_of.items():
+        start_ms = _current_start_ms(series, heads, newest)
+        if start_ms is None:
+            continue
+        for each in (start_ms, series.window.previous_start_ms(start_ms)):
+            if each is not None and each in texts[name]:
+                yield (name, each), json.loads(texts[name][each])

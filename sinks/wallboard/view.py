@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from sinks.wallboard.boards import Board, Column, Tile
+from sinks.wallboard.boards import Board, Column, Tile, Window
 from sinks.wallboard.snapshot import Head, KpiRecord, Series, Snapshot, tile_series
 
 DELIVERY_SILENT_MS = 10_000
@@ -96,7 +96,7 @@ def _head(board: Board, snapshot: Snapshot, chosen: str | None, now_ms: int) -> 
         "title": board.title,
         "notice": board.notice,
         "zone": _zone(snapshot.records.values()),
-        "event_time": _event_time_ms(snapshot),
+        "event_time": _event_time_ms(board, snapshot),
         "stale_after_ms": board.stale_after,
         "delivery_silent_since": beat_ms if silent else None,
         "redis_silent_since": None,
@@ -110,15 +110,28 @@ def _zone(records: Sequence[KpiRecord] | Any) -> str:
     return zones[0] if zones else "UTC"
 
 
-def _event_time_ms(snapshot: Snapshot) -> int | None:
-    """Return how far the data has come; a source that is behind does not hide the others."""
-    reached = [
-        value
-        for head, at in snapshot.heads.items()
-        for value in (at.watermark_ms, at.newest_start_ms if "HOPPING" in head else None)
-        if value is not None
+def _event_time_ms(board: Board, snapshot: Snapshot) -> int | None:
+    """Return how far the data has come, as closely as the windows of the board tell.
+
+    The watermark says it to the second, but only inside the newest window: when a stream has ended
+    it runs on to the present, and a source that is behind holds it back.
+    """
+    newest = [
+        (head.newest_start_ms, window.hop_ms or window.size_ms, head.watermark_ms)
+        for window in _windows(board)
+        for name, head in snapshot.heads.items()
+        if name.endswith(f"|{window.name}") and head.newest_start_ms is not None
     ]
-    return max(reached, default=None)
+    if not newest:
+        return None
+    start_ms, step_ms, watermark_ms = max(newest, key=lambda each: (each[0], -each[1]))
+    return min(max(start_ms, watermark_ms or start_ms), start_ms + step_ms)
+
+
+def _windows(board: Board) -> set[Window]:
+    tiles = {window for tile in board.tiles for window in (tile.window, tile.sparkline) if window}
+    others = {board.sparkline, board.rows and board.rows.window}
+    return tiles | {window for window in others if window}
 
 
 def _tile(board: Board, tile: Tile, snapshot: Snapshot, chosen: str | None) -> Part:

@@ -155,7 +155,7 @@ async def test_records_about_persons_are_not_served(serve, sink):
 @pytest.mark.parametrize(
     ("path", "status", "text"),
     [
-        ("/boards/none", 404, "board none: not found, expected one of default"),
+        ("/boards/none", 404, "board none: not found, expected one of default, today"),
         ("/api/kpis?window=3x", 400, "window: 3x: expected a duration such as 30s, 15m or 1h"),
         ("/api/actions?limit=x", 400, "limit: x, expected 1 to 1000"),
     ],

@@ -37,8 +37,7 @@ def snapshot(*records: dict[str, Any], **fields: Any) -> Snapshot:
         heads[head] = Head(newest, record["computed_time"], record["watermark"])
     members = {record_name(r).split("|")[1] for r in records if r["scope"] == "queue"}
     named = {(record_name(r).rpartition("|")[0], r["window"]["start_time"]): r for r in records}
-    plain = {"history": {}, "actions": [], "beat_ms": None, "lag_records": None}
-    return Snapshot(heads=heads, members=sorted(members), records=named, **(plain | fields))
+    return Snapshot(**({"heads": heads, "members": sorted(members), "records": named} | fields))
 
 
 def overall(*kpis: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -242,3 +241,32 @@ def test_records_about_persons_are_known_by_their_key():
 def test_members_are_written_as_record_keys_write_them():
     """Percent, comma and bar are escaped, nothing else that can be printed is."""
     assert "a%2Cb%7Cc%25,Überlauf 1" == member_of(["a,b|c%", "Überlauf 1"])
+
+
+@pytest.mark.parametrize(
+    ("watermark_ms", "reached_ms"),
+    [
+        (TEN_OCLOCK_MS + 90_000, TEN_OCLOCK_MS + 90_000),
+        # A source is behind; the end of the stream was declared by the wall clock.
+        (TEN_OCLOCK_MS - 3 * 60 * MINUTE_MS, TEN_OCLOCK_MS + MINUTE_MS),
+        (COMPUTED_MS, TEN_OCLOCK_MS + 2 * MINUTE_MS),
+    ],
+)
+def test_the_data_is_told_to_reach_as_far_as_anything_was_counted(watermark_ms, reached_ms):
+    """Events reach into 10:01, so the data ends between 10:01 and 10:02."""
+    newest = overall(window=FIVE_BY_ONE, start_ms=TEN_OCLOCK_MS + MINUTE_MS, watermark=watermark_ms)
+    with_line = board(sparkline="5m/1m")
+
+    parts = board_parts(with_line, snapshot(newest), None, COMPUTED_MS)
+
+    assert reached_ms == parts["head"]["event_time"]
+
+
+def test_a_series_that_is_ahead_of_its_head_shows_its_own_newest_window():
+    """While a backlog is delivered records arrive before what is said of all of them."""
+    ahead = overall(start_ms=HALF_PAST_MS)
+    head = {"overall|TUMBLING:1800000": Head(TEN_OCLOCK_MS - 60 * MINUTE_MS, COMPUTED_MS)}
+
+    shown = tile(ahead, heads=head, newest={"overall||TUMBLING:1800000": HALF_PAST_MS})
+
+    assert (81.25, HALF_PAST_MS) == (shown["value"], shown["window"]["start_time"])

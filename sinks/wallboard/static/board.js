@@ -409,6 +409,19 @@ $("filter").onchange = () => {
   connect();
 };
 
+$("boards").onchange = () => {
+  const url = new URL(`/boards/${$("boards").value}`, location);
+  for (const name of ["kiosk", "theme", "view"]) if (query.has(name)) url.searchParams.set(name, query.get(name));
+  location.assign(url);
+};
+
+async function listBoards() {
+  const answer = await fetch("/api/boards").then((response) => response.json()).catch(() => ({ boards: [] }));
+  $("boards-label").hidden = answer.boards.length < 2;
+  $("boards").replaceChildren(...answer.boards.map((b) => Object.assign(el("option", "", b.title), { value: b.board })));
+  $("boards").value = boardName;
+}
+
 function stored() {
   try { return localStorage.getItem("theme"); } catch { return null; }
 }
@@ -426,6 +439,7 @@ if (isKiosk) {
 setTheme(query.get("theme") ?? stored() ?? "dark");
 if (query.get("view") === "table") setView(true);
 new ResizeObserver(() => draw(new Set(), true)).observe($("tiles"));
+listBoards();
 setInterval(refreshAges, 1000);
 setInterval(() => turnPage(1), PAGE_MS);
 connect();
