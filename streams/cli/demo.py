@@ -45,8 +45,8 @@ from streams.verify.intake import extents, lags
 
 _PLAY_S: Final = 60.0
 _START_S: Final = 60.0
-_STALL_S: Final = 60.0
-_CLOSE_S: Final = 300.0
+_STALL_S: Final = 180.0
+_CLOSE_S: Final = 600.0
 _IDLE_S: Final = 2
 _FILE_WIDTH: Final = 140
 
@@ -251,9 +251,13 @@ class _Progress:
 
     def is_over(self) -> bool:
         """Look again, and tell whether the group has everything."""
-        found = extents(self.client, self.group, self.topics)
-        self.processed = sum(each.processed for each in found)
-        return not lags(self.client, found)
+        try:
+            found = extents(self.client, self.group, self.topics)
+            self.processed = sum(each.processed for each in found)
+            return not lags(self.client, found)
+        except KafkaException:
+            # A group that has just begun has no coordinator yet; who waits has limited patience.
+            return False
 
 
 def _is_right(summary: Summary, replayed: Replayed) -> bool:
