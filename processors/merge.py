@@ -227,6 +227,64 @@ class GroupRuntime:
 
 
 Outcome = Firing | Suppressed
+Chosen = NDArray[np.intp] | None  # None: all rows
+
+
+@dataclass(frozen=True, slots=True)
+class SumAddition:
+    """Sums of a section as arrays, to be added to the windows that its panes lie in."""
+
+    codes: NDArray[np.int32]
+    columns: NDArray[np.intp]
+    values: NDArray[np.int64]
+    times: list[int | None]
+    attributes: list[str]
+
+    def count(self, chosen: Chosen) -> int:
+        """Return how many rows are chosen."""
+        return len(self.codes) if chosen is None else len(chosen)
+
+    def add_to(self, segment: Segment, chosen: Chosen) -> list[int]:
+        """Add the chosen rows; return the segment's rows."""
+        if chosen is None:
+            touched = segment.add(self.codes, self.columns, self.values)
+        else:
+            touched = segment.add(self.codes[chosen], self.columns, self.values[chosen])
+        if self.times:
+            places = range(len(self.codes)) if chosen is None else chosen.tolist()
+            times = [self.times[place] for place in places]
+            attributes = [self.attributes[place] for place in places]
+            codes = self.codes if chosen is None else self.codes[chosen]
+            segment.note_attributes(codes, times, attributes)
+        return touched
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramAddition:
+    """Counts of a section as arrays, to be added to the windows that its panes lie in."""
+
+    rows: HistogramRows
+
+    def count(self, chosen: Chosen) -> int:
+        """Return how many rows are chosen."""
+        return len(self.rows.codes) if chosen is None else len(chosen)
+
+    def add_to(self, segment: Segment, chosen: Chosen) -> list[int]:
+        """Add the chosen rows; return the segment's rows."""
+        rows = self.rows
+        if chosen is None:
+            return segment.add_histograms(rows)
+        return segment.add_histograms(
+            HistogramRows(
+                rows.codes[chosen],
+                rows.histograms[chosen],
+                rows.buckets[chosen],
+                rows.counts[chosen],
+            )
+        )
+
+
+Rows = SumAddition | HistogramAddition
 
 
 class Merge:
@@ -315,40 +373,34 @@ class Merge:
 
     def _add(self, section: Section) -> None:
         state = self.scopes[section.scope]
-        rows = section.rows
-        codes = state.codes_of(rows["key"].to_list())
+        codes = state.codes_of(section.rows["key"].to_list())
         if section.kind == "samples":
-            self._add_samples(state, section.source, rows, codes)
+            self._add_samples(state, section.source, section.rows, codes)
             return
-        panes = rows["pane"].to_numpy()
+        rows = _rows_of(state.scope, section, codes)
+        panes = section.rows["pane"].to_numpy()
         for index, window in enumerate(state.scope.windows):
             for starts in window_starts(
                 panes, window.kind, window.size_ms, window.hop_ms, self.plan.registry.zone
             ):
-                for start in np.unique(starts).tolist():
-                    chosen = np.flatnonzero(starts == start)
-                    self._add_window(state, section, (index, start), codes, chosen)
+                for start, chosen in _by_start(starts):
+                    self._add_window(state, section.source, (index, start), rows, chosen)
         if section.kind == "sums" and section.source in self._reading[section.scope]:
-            self._add_panes(state, section, codes)
+            self._add_panes(state, section, rows)
 
     def _add_window(
-        self,
-        state: ScopeState,
-        section: Section,
-        place: Place,
-        codes: NDArray[np.int32],
-        chosen: NDArray[np.intp],
+        self, state: ScopeState, source: str, place: Place, rows: Rows, chosen: Chosen
     ) -> None:
-        segment = state.segments.get(place) or self._open(state, section.source, place)
+        segment = state.segments.get(place) or self._open(state, place)
         if segment is None:
-            self.too_late += len(chosen)
+            self.too_late += rows.count(chosen)
             return
-        rows = _add_rows(state.scope, segment, section, codes, chosen)
+        touched = rows.add_to(segment, chosen)
         state.changed.add(place)
-        if section.source in segment.final:
-            segment.revised[rows] = True
+        if source in segment.final:
+            segment.revised[touched] = True
 
-    def _open(self, state: ScopeState, source: str, place: Place) -> Segment | None:
+    def _open(self, state: ScopeState, place: Place) -> Segment | None:
         """Make the segment of a window; None if the window is over for good."""
         index, start = place
         window = state.scope.windows[index]
@@ -375,18 +427,18 @@ class Merge:
             if source in scope.sources
         )
 
-    def _add_panes(self, state: ScopeState, section: Section, codes: NDArray[np.int32]) -> None:
+    def _add_panes(self, state: ScopeState, section: Section, rows: Rows) -> None:
         on_time = section.rows["rule"].is_not_null().to_numpy()
         panes = section.rows["rule"].fill_null(0).to_numpy()
         on_time &= panes >= state.ticked.get(section.source, BEFORE_ALL_MS)
-        starts = panes - panes % state.pane_ms
-        for start in np.unique(starts[on_time]).tolist():
-            chosen = np.flatnonzero(on_time & (starts == start))
+        kept = np.flatnonzero(on_time)
+        starts = (panes - panes % state.pane_ms)[kept]
+        for start, chosen in _by_start(starts):
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
                 state.segments.put((PANES, start), segment)
-            _add_rows(state.scope, segment, section, codes, chosen)
+            rows.add_to(segment, kept if chosen is None else kept[chosen])
             segment.dirty[:] = False
 
     def _add_samples(
@@ -660,26 +712,34 @@ def _rule_pane_ms(rules: RuleBook, scope: Scope) -> int:
     return gcd(*(g.every_ms for g in rules.groups if g.scope.id == scope.id)) or scope.pane_ms
 
 
-def _add_rows(
-    scope: Scope,
-    segment: Segment,
-    section: Section,
-    codes: NDArray[np.int32],
-    chosen: NDArray[np.intp],
-) -> NDArray[np.int32]:
-    everything = len(chosen) == len(codes)
-    rows = section.rows if everything else section.rows[chosen]
-    codes = codes if everything else codes[chosen]
+def _by_start(starts: NDArray[np.int64]) -> Iterator[tuple[int, Chosen]]:
+    """Yield each start with the rows that have it; None stands for all rows."""
+    if not len(starts):
+        return
+    first = int(starts[0])
+    if (starts == first).all():
+        yield first, None
+        return
+    order = np.argsort(starts, kind="stable")
+    ordered = starts[order]
+    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for chosen in np.split(order, cuts):
+        yield int(starts[chosen[0]]), chosen
+
+
+def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
+    rows = section.rows
     if section.kind == "histogram":
         index = scope.histograms.index(rows["measure"][0])
         histograms = np.full(len(codes), index, dtype=np.int64)
-        buckets, counts = rows["bucket"].to_numpy(), rows["count"].to_numpy()
-        return segment.add_histograms(HistogramRows(codes, histograms, buckets, counts))
+        counts = rows["count"].to_numpy()
+        return HistogramAddition(
+            HistogramRows(codes, histograms, rows["bucket"].to_numpy(), counts)
+        )
     names = [name for name in rows.columns if name in scope.sums]
     columns = np.array([scope.sums.index(name) for name in names], dtype=np.intp)
-    touched = segment.add(codes, columns, rows.select(names).to_numpy())
-    if scope.attributes and "attribute" in rows.columns:
-        segment.note_attributes(
-            codes, rows["attribute_time"].to_list(), rows["attribute"].to_list()
-        )
-    return touched
+    values = np.ascontiguousarray(rows.select(names).to_numpy())
+    if not scope.attributes or "attribute" not in rows.columns:
+        return SumAddition(codes, columns, values, [], [])
+    times, attributes = rows["attribute_time"].to_list(), rows["attribute"].to_list()
+    return SumAddition(codes, columns, values, times, attributes)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 Codes = NDArray[np.int32]
 Sums = NDArray[np.int64]
 
-_ABSENT = -1
 _UNKNOWN_TIME = -(2**62)
 
 
@@ -69,42 +68,40 @@ class Segment:
         self.attribute_times: dict[int, int] = {}
         self.final: set[str] = set()
         self.unsaved = True
-        self._slots: Codes = np.empty(0, dtype=np.int32)
+        self._slots: dict[int, int] = {}
 
-    def slots_of(self, codes: Codes) -> NDArray[np.int32]:
+    def slots_of(self, codes: Codes) -> list[int]:
         """Return the row of each code, making rows for new ones."""
-        if not len(codes):
-            return codes
-        highest = int(codes.max())
-        if highest >= len(self._slots):
-            self._grow_slots(highest + 1)
-        slots = self._slots[codes]
-        if (slots == _ABSENT).any():
-            self._append(np.unique(codes[slots == _ABSENT]))
-            slots = self._slots[codes]
-        return slots
+        slots = self._slots
+        wanted = codes.tolist()
+        new = [code for code in dict.fromkeys(wanted) if code not in slots]
+        if new:
+            self._append(new)
+        return [slots[code] for code in wanted]
 
     def add(
         self, codes: Codes, columns: NDArray[np.intp], values: Sums, *, sign: int = 1
-    ) -> NDArray[np.int32]:
+    ) -> list[int]:
         """Add ``values`` [n, columns] to rows; ``codes`` may repeat. Return the rows."""
         slots = self.slots_of(codes)
-        order = np.argsort(slots, kind="stable")
-        ordered = slots[order]
-        firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        totals = np.add.reduceat(values[order], firsts, axis=0)
-        rows = ordered[firsts]
-        self.sums[rows[:, None], columns] += sign * totals
-        self.touch(rows)
-        return rows
+        if len(slots) == 1:
+            self.sums[slots[0], columns] += sign * values[0]
+        elif len(set(slots)) == len(slots):
+            self.sums[np.array(slots)[:, None], columns] += sign * values
+        else:
+            order = np.argsort(slots, kind="stable")
+            ordered = np.array(slots)[order]
+            firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+            totals = np.add.reduceat(values[order], firsts, axis=0)
+            self.sums[ordered[firsts][:, None], columns] += sign * totals
+        self.touch(slots)
+        return slots
 
-    def add_histograms(self, added: HistogramRows) -> NDArray[np.int32]:
+    def add_histograms(self, added: HistogramRows) -> list[int]:
         """Add counts per bucket; return the rows."""
         slots = self.slots_of(added.codes)
         packed = (added.histograms << 16) | added.buckets
-        for slot, place, count in zip(
-            slots.tolist(), packed.tolist(), added.counts.tolist(), strict=True
-        ):
+        for slot, place, count in zip(slots, packed.tolist(), added.counts.tolist(), strict=True):
             counts = self.histograms.setdefault(slot, {})
             counts[place] = counts.get(place, 0) + count
         self.touch(slots)
@@ -112,14 +109,14 @@ class Segment:
 
     def note_attributes(self, codes: Codes, times: list[int | None], values: list[str]) -> None:
         """Keep the attributes of each key's newest event; of two at one instant the greater."""
-        for slot, time, value in zip(self.slots_of(codes).tolist(), times, values, strict=True):
+        for slot, time, value in zip(self.slots_of(codes), times, values, strict=True):
             if time is None:
                 continue
             known = (self.attribute_times.get(slot, _UNKNOWN_TIME), self.attributes.get(slot, ""))
             if (time, value) > known:
                 self.attribute_times[slot], self.attributes[slot] = time, value
 
-    def touch(self, rows: NDArray[np.int32]) -> None:
+    def touch(self, rows: list[int]) -> None:
         """Mark rows as changed."""
         self.dirty[rows] = True
         self.unsaved = True
@@ -143,19 +140,14 @@ class Segment:
     def nbytes(self) -> int:
         """Bytes held, roughly."""
         entries = sum(map(len, self.histograms.values())) + 2 * len(self.attributes)
-        return self.sums.nbytes + self._slots.nbytes + 2 * self.codes.nbytes + 100 * entries + 1_000
+        return self.sums.nbytes + 100 * (self.rows + entries) + 1_000
 
-    def _grow_slots(self, length: int) -> None:
-        grown = np.full(max(length, 2 * len(self._slots), 16), _ABSENT, dtype=np.int32)
-        grown[: len(self._slots)] = self._slots
-        self._slots = grown
-
-    def _append(self, codes: Codes) -> None:
+    def _append(self, codes: list[int]) -> None:
         rows = self.rows + len(codes)
         if rows > len(self.codes):
             self._grow_rows(max(rows, 2 * len(self.codes)))
         self.codes[self.rows : rows] = codes
-        self._slots[codes] = np.arange(self.rows, rows, dtype=np.int32)
+        self._slots.update(zip(codes, range(self.rows, rows), strict=True))
         self.rows = rows
 
     def _grow_rows(self, length: int) -> None:
@@ -174,9 +166,7 @@ class Segment:
         segment.rows = len(codes)
         segment.codes, segment.sums, segment.revised = codes.copy(), sums.copy(), revised.copy()
         segment.dirty = np.zeros(len(codes), dtype=np.bool_)
-        if len(codes):
-            segment._grow_slots(int(codes.max()) + 1)
-            segment._slots[codes] = np.arange(len(codes), dtype=np.int32)
+        segment._slots = {code: row for row, code in enumerate(codes.tolist())}
         return segment
 
 
