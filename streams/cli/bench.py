@@ -139,15 +139,11 @@ def _measured(
     with _state_dir(keep=keep) as state_dir:
         environment = bench_environment(os.environ, scenario, state_dir)
         (state_dir / "no-rules").mkdir()
-        stack = Stack.of(load_settings(environment), tell=say)
-        children = Children(state_dir / "logs", environment)
-        try:
-            stack.up()
+        with Stack.of(load_settings(environment), tell=say).bound():
             # Only now do the settings hold the addresses of what has just been started.
-            result = plain(run(scenario, load_settings(environment), children, say))
-        finally:
-            children.stop()
-            stack.down()
+            settings = load_settings(environment)
+            with Children(state_dir / "logs", environment) as children:
+                result = plain(run(scenario, settings, children, say))
     for problem in result["problems"]:
         say(f"{scenario.id}: {problem}")
     result["calibration_ms"] = calibrated
