@@ -1,5 +1,6 @@
 """Kafka clients of readers that take a topic from its beginning to what is its end now."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,15 @@ from schemas.errors import TopicMissing
 
 _BATCH = 10_000
 _TIMEOUT_S = 30.0
+_RETRY_S = 0.1
+_PASSING = frozenset(
+    (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    )
+)
 _ISOLATIONS = {
     "read_committed": IsolationLevel.READ_COMMITTED,
     "read_uncommitted": IsolationLevel.READ_UNCOMMITTED,
@@ -85,12 +95,17 @@ def _offsets(
 ) -> dict[int, int]:
     if not partitions:
         return {}
-    futures = admin.list_offsets(
-        {TopicPartition(topic, p): spec for p in partitions},
-        isolation_level=isolation,
-        request_timeout=_TIMEOUT_S,
-    )
-    return {tp.partition: future.result(_TIMEOUT_S).offset for tp, future in futures.items()}
+    asked = {TopicPartition(topic, p): spec for p in partitions}
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=_TIMEOUT_S)
+        try:
+            return {tp.partition: f.result(_TIMEOUT_S).offset for tp, f in futures.items()}
+        except KafkaException as problem:
+            # A leader that moves, or that a new topic does not have yet, is there a moment later.
+            if problem.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
 
 
 def read_all(

@@ -47,6 +47,24 @@ class Batch:
     generation: int
     nbytes: int
 
+    def split(self, share: float) -> tuple[list[Batch], list[Batch]]:
+        """Cut at a share of the records, into what comes before and what comes after.
+
+        At most 0 leaves everything after, at least 1 everything before.
+        """
+        cut = int(len(self.records) * share + 1e-9)
+        if cut >= len(self.records) or share >= 1:
+            return [self], []
+        if share <= 0 or cut == 0:
+            return [], [self]
+        border = self.records[cut].offset
+        before, after = self.records[:cut], self.records[cut:]
+        nbytes = int(self.nbytes * cut / len(self.records))
+        return (
+            [Batch(self.tp, self.before, border, before, self.generation, nbytes)],
+            [Batch(self.tp, border, self.after, after, self.generation, self.nbytes - nbytes)],
+        )
+
 
 @dataclass(slots=True)
 class Hooks:

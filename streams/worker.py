@@ -36,6 +36,10 @@ EMPTY_AFTER_S = 2.0
 #: How long a revocation may wait for the running flush: well below a session timeout.
 REVOCATION_S = 4.0
 
+#: What a flush should take at most: the event loop does nothing else meanwhile, and the group waits
+#: for it when it rebalances. A backlog is many flushes, not one.
+FLUSH_S = 0.5
+
 _LOOK_EVERY_S = 0.02
 _MEASURE_EVERY_S = 1.0
 
@@ -70,9 +74,9 @@ class Worker:
         self._flushing = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._pending: list[Batch] = []
-        self._pending_bytes = 0
-        self._pending_events = 0
         self._pending_since = 0.0
+        self._event_limit = float(settings.flush_max_events)
+        self._partials_limit = float(settings.fetch_budget_bytes)
         self._last_batch: dict[TP, float] = {}
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
@@ -88,8 +92,6 @@ class Worker:
         if not self._pending:
             self._pending_since = time.monotonic()
         self._pending.append(batch)
-        self._pending_bytes += batch.nbytes
-        self._pending_events += len(batch.records)
         self._last_batch[batch.tp] = time.monotonic()
         self._idle_from.pop(batch.tp, None)
         self._arrived.set()
@@ -98,17 +100,16 @@ class Worker:
         """Let the running flush end, then forget what is collected: it will be fetched again."""
         self._membership = None
         try:
-            async with asyncio.timeout(REVOCATION_S):
-                await self._flushing.acquire()
+            async with asyncio.timeout(REVOCATION_S), self._flushing:
+                self._pending = []
         except TimeoutError:
             self._die("flush_outlasted_revocation", TimeoutError(f"{REVOCATION_S} s"))
-        self._forget_pending()
-        self._flushing.release()
 
     def _has_room(self) -> bool:
+        pending = self._pending
         return (
-            self._pending_bytes < self.settings.fetch_budget_bytes
-            and self._pending_events < 2 * self.settings.flush_max_events
+            sum(batch.nbytes for batch in pending) < self.settings.fetch_budget_bytes
+            and sum(len(batch.records) for batch in pending) < 2 * self.settings.flush_max_events
         )
 
     def _on_membership(self, membership: Membership) -> None:
@@ -203,7 +204,7 @@ class Worker:
         waited_ms = (now - self._pending_since) * 1000
         return (
             waited_ms >= self.settings.flush_interval_ms
-            or self._pending_events >= self.settings.flush_max_events
+            or sum(len(batch.records) for batch in self._pending) >= self._event_limit
             or any(batch.tp.topic == PARTIALS for batch in self._pending)
         )
 
@@ -219,8 +220,7 @@ class Worker:
             membership = self._membership
             if membership is None:
                 return
-            batches = self._pending
-            self._forget_pending()
+            batches = self._next_batches()
             started = time.monotonic()
             flush = self.engine.flush(
                 batches,
@@ -235,7 +235,39 @@ class Worker:
                 return
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._io, self._transactions.commit, flush, membership)
-            self._count(flush, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._set_limits(batches, seconds)
+            self._count(flush, seconds)
+
+    def _next_batches(self) -> list[Batch]:
+        """Take from what is collected as much as a flush should hold; the rest stays, in order."""
+        limits = {True: self._partials_limit, False: self._event_limit}
+        taken, rest = [], []
+        for batch in self._pending:
+            partials = batch.tp.topic == PARTIALS
+            size = batch.nbytes if partials else len(batch.records)
+            share = limits[partials] / size if size else 1.0
+            if not any((b.tp.topic == PARTIALS) == partials for b in taken):
+                # A record that is larger than the limit still has to go.
+                share = max(share, 1 / len(batch.records))
+            limits[partials] -= size
+            first, second = batch.split(share)
+            taken += first
+            rest += second
+        self._pending = rest
+        return taken
+
+    def _set_limits(self, batches: list[Batch], seconds: float) -> None:
+        """Let the next flush take as much as this one's pace allows, at most twice as much."""
+        pace = min(2.0, FLUSH_S / max(seconds, 0.01))
+        events = sum(len(b.records) for b in batches if b.tp.topic != PARTIALS)
+        partials = sum(b.nbytes for b in batches if b.tp.topic == PARTIALS)
+        if events >= self._event_limit / 2 or pace < 1:
+            limit = max(1_000.0, pace * (events or self._event_limit))
+            self._event_limit = min(limit, float(self.settings.flush_max_events))
+        if partials and (partials >= self._partials_limit / 2 or pace < 1):
+            limit = max(100_000.0, pace * partials)
+            self._partials_limit = min(limit, float(self.settings.fetch_budget_bytes))
 
     async def stop(self) -> None:
         """End gracefully: flush what is collected, and write the state down whole."""
@@ -245,10 +277,6 @@ class Worker:
             except Exception as problem:  # noqa: BLE001
                 self._die("last_flush_failed", problem)
         self.done.set()
-
-    def _forget_pending(self) -> None:
-        self._pending = []
-        self._pending_bytes = self._pending_events = 0
 
     def _die(self, event: str, problem: BaseException) -> None:
         """End the process without ceremony: memory may differ from the log, so nothing is saved."""
