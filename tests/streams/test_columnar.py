@@ -5,7 +5,6 @@ later Faust move these places, the tests of what Faust does by itself fail first
 """
 
 import asyncio
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,7 +96,7 @@ def worker() -> Hooked:
 
 
 @pytest.fixture
-def consumer(worker: Hooked, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Consumer]:
+def consumer(worker: Hooked, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Consumer:
     """Our consumer in an app that never starts, with its flow open."""
     monkeypatch.setattr(fetcher, "PartitionRecords", fetcher.PartitionRecords)
     app = faust.App(
@@ -113,7 +112,7 @@ def consumer(worker: Hooked, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> 
     made = app._new_consumer()
     assert isinstance(made, Consumer)
     made.flow_active = True
-    yield made
+    return made
 
 
 @pytest.fixture
@@ -226,7 +225,7 @@ def _spans(batches: dict[Any, Batch]) -> list[tuple[int, int, list[int]]]:
 async def test_records_that_come_when_nobody_wants_them_are_fetched_again(
     consumer: Consumer, thread: ConsumerThread, client: FakeClient
 ):
-    """Faust drops what it fetched while the flow stopped, after the position moved: we seek back."""
+    """Faust drops what comes while the flow is stopped, its position moved: we seek back."""
     await thread.move_to({P0: 5})
     client.ready = [(T0, [_record(5)], 6)]
     client.during_fetch = lambda: setattr(consumer, "flow_active", False)
@@ -328,7 +327,7 @@ async def test_membership_is_taken_at_the_moment_of_assignment(
     worker: Hooked,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """An eviction afterwards, which resets the client to -1 and '', does not change what we hold."""
+    """An eviction afterwards resets the client to -1 and '': that does not change what we hold."""
 
     async def nothing(*_: Any) -> None:
         return None
@@ -344,7 +343,7 @@ async def test_membership_is_taken_at_the_moment_of_assignment(
 async def test_the_running_flush_ends_before_partitions_are_given_up(
     consumer: Consumer, worker: Hooked, monkeypatch: pytest.MonkeyPatch
 ):
-    """While the callback runs the old generation is valid: first the flush, then what Faust does."""
+    """While the callback runs the old generation is valid: first the flush, then Faust."""
 
     async def faust_revokes(_: Any, revoked: set[TP]) -> None:
         worker.revoked.append(f"faust gives up {len(revoked)}")
