@@ -32,20 +32,35 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn the first signal to end into `Interrupted`; later ones find the clean-up under way."""
-    heard = False
+@dataclass(slots=True)
+class Interruption:
+    """Whether a signal to end was heard."""
 
-    def hear(number: int, _frame: FrameType | None) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
+    number: int | None = None
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Raise `Interrupted` for the first signal; later ones find the clean-up under way."""
+        if self.number is None:
+            self.number = number
             raise Interrupted(number)
 
-    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    def check(self) -> None:
+        """Raise `Interrupted` if somebody on the way has swallowed it."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Turn the first signal to end into `Interrupted`, whatever libraries make of it."""
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption.hear) for number in _SIGNALS}
     try:
-        yield
+        yield interruption
+    except Exception:
+        # DuckDB, for one, tells of an interrupted query instead.
+        interruption.check()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -70,9 +85,15 @@ class Children:
     order when the context ends. Should this command be killed, a watcher ends them.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory = directory
         self._environment = dict(environment)
+        self._check = check
         self._children: dict[str, Child] = {}
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -119,7 +140,11 @@ class Children:
         return sum(child.restarted for child in self._children.values())
 
     def tend(self) -> None:
-        """Start again what has ended and may be; raise CommandError for any other that has."""
+        """Start again what has ended and may be; raise CommandError for any other that has.
+
+        `check` is called as well, and may raise to end the work.
+        """
+        self._check()
         for child in self._children.values():
             if child.process.poll() is None:
                 continue

@@ -27,6 +27,7 @@ from streams.cli import CommandError
 from streams.cli.children import (
     Children,
     Interrupted,
+    Interruption,
     end_descendants,
     end_leftovers,
     interruptible,
@@ -86,8 +87,8 @@ def demo(
     """
     ratio = None if speed is None else parse_speed(speed)
     try:
-        with interruptible():
-            _run(_day(data, seed), ratio, workers, exit_when_done)
+        with interruptible() as interruption:
+            _run(_day(data, seed), ratio, workers, exit_when_done, interruption)
     except Interrupted as interrupted:
         say("stopped")
         raise typer.Exit(interrupted.exit_code) from None
@@ -101,14 +102,20 @@ def _day(data: Path | None, seed: int) -> _Day:
     return _Day(f"{data.name}: {notice}", notice, read_events(data, seed), None)
 
 
-def _run(day: _Day, speed: float | None, workers: int, exit_when_done: bool) -> None:
+def _run(
+    day: _Day,
+    speed: float | None,
+    workers: int,
+    exit_when_done: bool,
+    interruption: Interruption,
+) -> None:
     with _fresh_state(load_settings()) as state_dir:
         environment = demo_environment(os.environ, state_dir)
         try:
             with Stack.of(load_settings(environment), tell=say).bound():
                 # Only now do the settings hold the addresses of what has just been started.
                 settings = load_settings(environment)
-                with Children(state_dir / "logs", environment) as children:
+                with Children(state_dir / "logs", environment, interruption.check) as children:
                     right = _Demo(settings, children, workers).run(day, speed)
                     if not exit_when_done:
                         _stay(children, state_dir)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ class Demo:
         state_dir.parent.mkdir(parents=True, exist_ok=True)
         self.state_dir = state_dir
         self.environment = {**os.environ, "ANDON_STATE_DIR": str(state_dir)}
-        self.log = state_dir.parent / "demo.log"
+        self.log = state_dir.parent / f"demo-{uuid.uuid4().hex}.log"
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "streams.cli", "demo", *arguments],

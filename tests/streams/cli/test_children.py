@@ -1,5 +1,6 @@
 """Child processes: started again where that is wanted, and never left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -107,6 +108,38 @@ def test_only_the_first_signal_interrupts():
         work()
 
     assert ([True], 143) == (cleaned, interrupted.value.exit_code)
+
+
+def test_an_interruption_that_a_library_turns_into_its_own_error_is_one_all_the_same():
+    """Where a library tells of an interrupted query, the command still ends as interrupted."""
+
+    def query() -> None:
+        with interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            except BaseException:  # noqa: BLE001 - as a library does
+                raise RuntimeError("query interrupted") from None
+
+    with pytest.raises(Interrupted):
+        query()
+
+
+def test_an_interruption_that_a_library_swallows_is_found_when_children_are_tended(tmp_path):
+    """The next look at the children ends the work, whoever has eaten the first exception."""
+
+    def work() -> None:
+        with (
+            interruptible() as interruption,
+            Scripts(tmp_path, os.environ, interruption.check) as children,
+        ):
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)
+            children.tend()
+
+    with pytest.raises(Interrupted):
+        work()
 
 
 ORPHANS = """
