@@ -1,7 +1,5 @@
 """What can be wrong with a record, and the errors that say so."""
 
-# ruff: noqa: N818 - their names say what is wrong with the record
-
 from enum import StrEnum
 
 
