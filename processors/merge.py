@@ -56,7 +56,8 @@ class SourceTime:
 class Stretch:
     """The positions ``(from, to]`` of a source partition that a block covers.
 
-    A watermark of None says that the partition holds no event yet and holds nothing back.
+    Without a watermark, a stretch of records says nothing about time: none of them could be read.
+    An empty one says that the partition holds no event yet, and holds nothing back.
     """
 
     topic: str
@@ -64,6 +65,11 @@ class Stretch:
     from_position: int
     to_position: int
     watermark_ms: int | None
+
+    @property
+    def tells_time(self) -> bool:
+        """Tell whether it says where the event time of its partition stands."""
+        return self.watermark_ms is not None or self.from_position == self.to_position
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +336,8 @@ class Merge:
             self._in_part.add(source)
             if last:
                 self._in_part.discard(source)
-                self._note_watermark(source, stretch.watermark_ms)
+                if stretch.tells_time:
+                    self._note_watermark(source, stretch.watermark_ms)
 
     @property
     def whole(self) -> bool:
@@ -482,7 +489,8 @@ class Merge:
     def settle(self) -> list[Outcome]:
         """Follow the watermarks: make due KPIs final, run due ticks; return what rules decided.
 
-        Does nothing while a block is applied in part.
+        Does nothing while a block is applied in part. What it does is a function of the blocks
+        applied only if it is called after each.
         """
         if not self.whole:
             return []
@@ -490,10 +498,12 @@ class Merge:
             for source in state.scope.sources:
                 self._make_final(state, source)
         outcomes: list[Outcome] = []
+        ticks = [group.next_tick_ms for group in self.groups]
         for group in self.groups:
             outcomes += self._run_ticks(group)
-        for state in self.scopes.values():
-            self._drop_panes(state)
+        if ticks != [group.next_tick_ms for group in self.groups]:
+            for state in self.scopes.values():
+                self._drop_panes(state)
         self._settled += 1
         if self._settled % FREEZE_EVERY == 0:
             for state in self.scopes.values():

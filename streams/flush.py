@@ -176,8 +176,8 @@ class Engine:
                 key = subject_key(action)
                 partition = destination_of(key.decode(), self._partitions(ACTIONS))
                 self._act(flush, action, partition)
-        for tp in stretches:
-            self.folds[tp].announced = True
+        for tp, stretch in stretches.items():
+            self.folds[tp].announced |= stretch.tells_time
             flush.offsets[tp] = self.folds[tp].position
 
     def _writer(self) -> Writer:

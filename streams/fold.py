@@ -82,7 +82,7 @@ class FoldStage:
             state.position = start
         checkpoint = state.position if saved.checkpoint is not None else None
         codec = definitions.codec(plan.topic.name)
-        known = saved.progress is not None
+        known = saved.progress is not None and saved.progress.watermark_ms is not None
         return cls(partition, plan, codec, definitions, state, blocks, known, checkpoint)
 
     @property

@@ -51,12 +51,18 @@ class MergeStage:
         return self.merge.position
 
     def take(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Apply the batches' blocks in their order; return what rules decided."""
+        """Apply the batches' blocks in their order; return what rules decided.
+
+        Time is looked at after each block, so that blocks read again in other batches, after a
+        restart, lead to the same decisions: those were published, and are not made twice.
+        """
+        outcomes: list[Outcome] = []
         for batch in batches:
             for record in trimmed(self.merge.position, batch):
                 self._apply(record.value)
+                outcomes += self.merge.settle()
             self.merge.position = max(self.merge.position, batch.after)
-        return self.merge.settle()
+        return outcomes
 
     def _apply(self, value: bytes) -> None:
         record = self.codec.read(value)

@@ -324,3 +324,16 @@ def test_a_watermark_is_unknown_until_every_partition_is_announced():
     merge.apply(Block((empty,), 0, 1, ()))
 
     assert (BEFORE_ALL_MS, NOON_MS) == (unknown, merge.topic_watermark("interactions"))
+
+
+def test_records_that_nobody_can_read_say_nothing_about_time():
+    """A partition whose first records are dead is not empty: what comes next may be old."""
+    playing = Playing((SURVEYS, 0), (SURVEYS, 1))
+    playing.flush({FIRST: [answered("a", 1), answered("b", 2)]})
+    playing.at(3_600, FIRST)
+    playing.apply(Block((Stretch(*SECOND, 0, 3, None),), 0, 1, ()))
+    dead = (playing.status(), playing.decided)
+    playing.apply(Block((Stretch(*SECOND, 3, 3, None),), 0, 1, ()))
+
+    assert ("PROVISIONAL", {}) == dead
+    assert ("FINAL", [20.0]) == (playing.status(), playing.decided["slow-queue"])
