@@ -6,6 +6,7 @@ from math import isnan
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from processors.keys import printable
 from processors.rules.definition import (
     Evidence,
     Firing,
@@ -115,14 +116,8 @@ def subject_key(record: Mapping[str, Any]) -> bytes:
     b'team|T%7C1'
     """
     subject = record["subject"]
-    values = ",".join(_escaped(part["value"]) for part in subject["key"])
+    values = printable(part["value"] for part in subject["key"])
     return f"{subject['scope']}|{values}".encode()
-
-
-def _escaped(value: str) -> str:
-    for character in "%|,":
-        value = value.replace(character, f"%{ord(character):02X}")
-    return value
 
 
 def _action_id(rule_id: str, version: int, subject: Named, episode: int | str) -> str:

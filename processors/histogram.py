@@ -8,7 +8,6 @@ Bucket 0 holds everything below 100 ms and stands for 0 ms; bucket ``b >= 1`` ho
 ``[FLOORS[b - 1], FLOORS[b])``; the last one takes all that is longer than 30 days.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,7 +78,7 @@ class SparseCounts:
     rows: int
 
     @classmethod
-    def of(cls, entries: Sequence[tuple[int, int, int]], rows: int) -> "SparseCounts":
+    def of(cls, entries: npt.ArrayLike, rows: int) -> "SparseCounts":
         """Return the counts of (row, bucket, count) entries in any order, no pair twice."""
         row, bucket, count = np.array(entries, dtype=np.int64).reshape(-1, 3).T
         order = np.lexsort((bucket, row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: Joins the columns of a key in memory; ids may hold anything a person can type.
 KEY_SEPARATOR = "\x1f"
@@ -17,7 +18,14 @@ def printable(values: Iterable[str]) -> str:
     return ",".join(map(_escaped, values))
 
 
+_ESCAPES = {ord(character): f"%{ord(character):02X}" for character in "%|,"}
+
+
 def _escaped(value: str) -> str:
-    for character in "%|,":
-        value = value.replace(character, f"%{ord(character):02X}")
-    return value
+    return value.translate(_ESCAPES)
+
+
+@lru_cache(maxsize=1 << 18)
+def printable_key(key: str) -> str:
+    """Return a key that :data:`KEY_SEPARATOR` joins in its printable form."""
+    return printable(key.split(KEY_SEPARATOR))

@@ -415,7 +415,7 @@ class Merge:
         if self._over(state.scope, end):
             # It was final and is gone: a total of late rows alone would pass for the whole.
             return None
-        segment = Segment(start, end, len(state.scope.sums))
+        segment = Segment(start, end, len(state.scope.sums), len(state.scope.histograms))
         state.segments.put(place, segment)
         self._make_due(state, place, segment)
         return segment
@@ -748,7 +748,7 @@ def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
         )
     names = [name for name in rows.columns if name in scope.sums]
     columns = np.array([scope.sums.index(name) for name in names], dtype=np.intp)
-    values = np.ascontiguousarray(rows.select(names).to_numpy())
+    values = np.stack([rows[name].to_numpy() for name in names], axis=1)
     if not scope.attributes or "attribute" not in rows.columns:
         return SumAddition(codes, columns, values, [], [])
     times, attributes = rows["attribute_time"].to_list(), rows["attribute"].to_list()

@@ -16,8 +16,16 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
+from processors.histogram import BUCKETS
+
 Codes = NDArray[np.int32]
 Sums = NDArray[np.int64]
+
+#: Counts of histograms: rows of (row, place, count), a place being histogram * BUCKETS + bucket.
+Counts = NDArray[np.int64]
+
+#: A row with more counts than these keeps them in an array: most rows of small windows have few.
+FEW = 48
 
 _UNKNOWN_TIME = -(2**62)
 
@@ -40,6 +48,8 @@ class Segment:
     """
 
     __slots__ = (
+        "_few",
+        "_many",
         "_slots",
         "attribute_times",
         "attributes",
@@ -55,7 +65,8 @@ class Segment:
         "unsaved",
     )
 
-    def __init__(self, start_ms: int, end_ms: int, width: int) -> None:
+    def __init__(self, start_ms: int, end_ms: int, width: int, histograms: int = 0) -> None:
+        self.histograms = histograms
         self.start_ms = start_ms
         self.end_ms = end_ms
         self.rows = 0
@@ -63,7 +74,8 @@ class Segment:
         self.sums: Sums = np.zeros((4, width), dtype=np.int64)
         self.dirty = np.zeros(4, dtype=np.bool_)
         self.revised = np.zeros(4, dtype=np.bool_)
-        self.histograms: dict[int, dict[int, int]] = {}
+        self._few: dict[int, dict[int, int]] = {}
+        self._many: dict[int, Sums] = {}
         self.attributes: dict[int, str] = {}
         self.attribute_times: dict[int, int] = {}
         self.final: set[str] = set()
@@ -100,12 +112,38 @@ class Segment:
     def add_histograms(self, added: HistogramRows) -> list[int]:
         """Add counts per bucket; return the rows."""
         slots = self.slots_of(added.codes)
-        packed = (added.histograms << 16) | added.buckets
-        for slot, place, count in zip(slots, packed.tolist(), added.counts.tolist(), strict=True):
-            counts = self.histograms.setdefault(slot, {})
-            counts[place] = counts.get(place, 0) + count
+        places = added.histograms * BUCKETS + added.buckets
+        self._add_places(slots, places.tolist(), added.counts.tolist())
         self.touch(slots)
         return slots
+
+    def _add_places(self, slots: list[int], places: list[int], counts: list[int]) -> None:
+        few, many = self._few, self._many
+        for slot, place, count in zip(slots, places, counts, strict=True):
+            if slot in many:
+                many[slot][place] += count
+                continue
+            known = few.setdefault(slot, {})
+            known[place] = known.get(place, 0) + count
+            if len(known) > FEW:
+                many[slot] = _dense(few.pop(slot), self.histograms)
+
+    def counts_of(self, rows: NDArray[np.intp]) -> Counts:
+        """Return the counts of the given rows, named by their place in ``rows``."""
+        places, entries, dense = [], [], []
+        for place, slot in enumerate(rows.tolist()):
+            if slot in self._many:
+                places.append(place)
+                dense.append(self._many[slot])
+            else:
+                entries += [(place, *entry) for entry in self._few.get(slot, {}).items()]
+        sparse = np.array(entries, dtype=np.int64).reshape(-1, 3)
+        if not dense:
+            return sparse
+        stacked = np.stack(dense)
+        filled = np.nonzero(stacked)
+        found = (np.array(places)[filled[0]], filled[1], stacked[filled])
+        return np.concatenate([sparse, np.stack(found, axis=1)])
 
     def note_attributes(self, codes: Codes, times: list[int | None], values: list[str]) -> None:
         """Keep the attributes of each key's newest event; of two at one instant the greater."""
@@ -139,8 +177,9 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes held, roughly."""
-        entries = sum(map(len, self.histograms.values())) + 2 * len(self.attributes)
-        return self.sums.nbytes + 100 * (self.rows + entries) + 1_000
+        entries = sum(map(len, self._few.values())) + 2 * len(self.attributes)
+        dense = sum(counts.nbytes for counts in self._many.values())
+        return self.sums.nbytes + dense + 100 * (self.rows + entries) + 1_000
 
     def _append(self, codes: list[int]) -> None:
         rows = self.rows + len(codes)
@@ -159,15 +198,29 @@ class Segment:
 
     @classmethod
     def restored(
-        cls, start_ms: int, end_ms: int, codes: Codes, sums: Sums, revised: NDArray[np.bool_]
+        cls,
+        start_ms: int,
+        end_ms: int,
+        codes: Codes,
+        sums: Sums,
+        revised: NDArray[np.bool_],
+        counts: Counts,
+        histograms: int,
     ) -> Segment:
         """Return a segment of the given rows, in their order, none of them dirty."""
-        segment = cls(start_ms, end_ms, sums.shape[1])
+        segment = cls(start_ms, end_ms, sums.shape[1], histograms)
         segment.rows = len(codes)
         segment.codes, segment.sums, segment.revised = codes.copy(), sums.copy(), revised.copy()
         segment.dirty = np.zeros(len(codes), dtype=np.bool_)
         segment._slots = {code: row for row, code in enumerate(codes.tolist())}
+        segment._add_places(*(column.tolist() for column in counts.T))
         return segment
+
+
+def _dense(counts: dict[int, int], histograms: int) -> Sums:
+    dense = np.zeros(histograms * BUCKETS, dtype=np.int64)
+    dense[list(counts)] = list(counts.values())
+    return dense
 
 
 _LENGTH = struct.Struct("<I")
@@ -179,17 +232,14 @@ def pack(segment: Segment) -> bytes:
     What is dirty is not kept: a checkpoint publishes first.
     """
     rows = segment.rows
-    flat = [
-        (slot, place, count)
-        for slot, counts in segment.histograms.items()
-        for place, count in counts.items()
-    ]
+    counts = segment.counts_of(np.arange(rows))
     header: dict[str, Any] = {
         "start": segment.start_ms,
         "end": segment.end_ms,
         "rows": rows,
         "width": segment.sums.shape[1],
-        "histograms": len(flat),
+        "histograms": segment.histograms,
+        "counts": len(counts),
         "attributes": [[s, segment.attribute_times[s], v] for s, v in segment.attributes.items()],
         "final": sorted(segment.final),
     }
@@ -201,7 +251,7 @@ def pack(segment: Segment) -> bytes:
             segment.codes[:rows].tobytes(),
             segment.sums[:rows].tobytes(),
             segment.revised[:rows].tobytes(),
-            np.array(flat, dtype=np.int64).tobytes(),
+            counts.tobytes(),
         ]
     )
     return bytes(cramjam.zstd.compress(body, level=1))
@@ -220,10 +270,10 @@ def unpack(packed: bytes) -> Segment:
     at += sums.nbytes
     revised = np.frombuffer(body, np.bool_, rows, at)
     at += revised.nbytes
-    flat = np.frombuffer(body, np.int64, 3 * header["histograms"], at).reshape(-1, 3)
-    segment = Segment.restored(header["start"], header["end"], codes, sums, revised)
-    for slot, place, count in flat.tolist():
-        segment.histograms.setdefault(slot, {})[place] = count
+    counts = np.frombuffer(body, np.int64, 3 * header["counts"], at).reshape(-1, 3)
+    segment = Segment.restored(
+        header["start"], header["end"], codes, sums, revised, counts, header["histograms"]
+    )
     for slot, time, value in header["attributes"]:
         segment.attribute_times[slot], segment.attributes[slot] = time, value
     segment.final = set(header["final"])

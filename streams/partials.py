@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
@@ -75,7 +76,7 @@ def partials_records(
 
 def _route(rows: pl.DataFrame, destinations: int) -> Iterator[tuple[int, pl.DataFrame]]:
     keys = rows["key"].to_list()
-    found = np.fromiter((destination_of(key, destinations) for key in keys), np.int64, len(keys))
+    found = np.fromiter(map(destination_of, keys, repeat(destinations)), np.int64, len(keys))
     for destination in np.unique(found).tolist():
         chosen = np.flatnonzero(found == destination)
         yield destination, rows if len(chosen) == len(keys) else rows[chosen]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from processors.histogram import SparseCounts
-from processors.keys import KEY_SEPARATOR, printable
+from processors.histogram import BUCKETS, SparseCounts
+from processors.keys import KEY_SEPARATOR, printable_key
 from processors.kpis import KPI_STATES, Registry, Scope
 from processors.merge import Changed
 from schemas.catalogue import KPIS
@@ -89,17 +89,21 @@ class KpiRecords:
         return pa.RecordBatch.from_pydict(columns)
 
     def _histograms(self, publications: Sequence[Publication]) -> Mapping[str, SparseCounts]:
-        found: list[list[tuple[int, int, int]]] = [[] for _ in self._scope.histograms]
-        first = 0
+        if not self._scope.histograms:
+            return {}
+        found, first = [], 0
         for publication in publications:
             changed = publication.changed
-            for row, slot in enumerate(changed.rows.tolist(), first):
-                for place, count in changed.segment.histograms.get(slot, {}).items():
-                    found[place >> 16].append((row, place & 0xFFFF, count))
+            counts = changed.segment.counts_of(changed.rows)
+            counts[:, 0] += first
+            found.append(counts)
             first += len(changed.rows)
+        together = np.concatenate(found)
+        of = together[:, 1] // BUCKETS
+        together[:, 1] %= BUCKETS
         return {
-            name: SparseCounts.of(entries, first)
-            for name, entries in zip(self._scope.histograms, found, strict=True)
+            name: SparseCounts.of(together[of == index], first)
+            for index, name in enumerate(self._scope.histograms)
         }
 
     def _statuses(
@@ -203,10 +207,7 @@ class KpiRecords:
     def _kafka_keys(self, publication: Publication) -> list[bytes]:
         changed = publication.changed
         window = f"{changed.window.kind}:{changed.window.size_ms}|{changed.segment.start_ms}"
-        return [
-            f"{self._scope.id}|{printable(key.split(KEY_SEPARATOR))}|{window}".encode()
-            for key in changed.keys
-        ]
+        return [f"{self._scope.id}|{printable_key(key)}|{window}".encode() for key in changed.keys]
 
 
 _KPI_CONSTANTS = ("kpi_id", "definition_version", "unit", "target")

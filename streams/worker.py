@@ -242,7 +242,8 @@ class Worker:
     def _next_batches(self) -> list[Batch]:
         """Take from what is collected as much as a flush should hold; the rest stays, in order."""
         limits = {True: self._partials_limit, False: self._event_limit}
-        taken, rest = [], []
+        taken: list[Batch] = []
+        rest: list[Batch] = []
         for batch in self._pending:
             partials = batch.tp.topic == PARTIALS
             size = batch.nbytes if partials else len(batch.records)

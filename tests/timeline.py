@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
 from processors.actions import action_record, suppression_record
 from processors.fold import WATERMARK, Section, SourceState, admit, fold
-from processors.histogram import bucket_of
+from processors.histogram import BUCKETS, bucket_of
 from processors.keys import KEY_SEPARATOR
 from processors.merge import Block, Changed, Merge, Outcome, Stretch
 from processors.rules import Firing
@@ -286,8 +287,8 @@ class Merged:
             )
             sums = zip(changed.scope.sums, segment.sums[slot].tolist(), strict=True)
             total = Total(defaultdict(int, {name: value for name, value in sums if value}))
-            for place, count in segment.histograms.get(slot, {}).items():
-                total.histogram[place & 0xFFFF] += count
+            for _, place, count in segment.counts_of(np.array([slot])).tolist():
+                total.histogram[place % BUCKETS] += count
             if slot in segment.attributes:
                 total.attribute = (segment.attribute_times[slot], segment.attributes[slot])
             self.rows[row] = total

@@ -94,6 +94,7 @@ async def _run(settings: Settings, definitions: Definitions, exit_when_idle: flo
         )
 
     flusher = Worker(settings, definitions, transactions)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     app = create_app(settings, flusher)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -119,13 +120,25 @@ async def _until_over(app: Any, flusher: Any, stopping: asyncio.Event) -> bool:
         asyncio.create_task(event.wait()) for event in (stopping, flusher.done, flusher.failed)
     ]
     ended = asyncio.create_task(app.wait_until_stopped())
-    await asyncio.wait({*waits, ended}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({*waits, ended, _failure(running)}, return_when=asyncio.FIRST_COMPLETED)
     if running.done() and running.exception() is not None:
         log.critical("app_failed", error=str(running.exception()), exc_info=running.exception())
         return True
     if app.crashed:
         log.critical("app_crashed", error=str(app.crash_reason), exc_info=app.crash_reason)
     return bool(app.crashed)
+
+
+def _failure(running: asyncio.Task[None]) -> asyncio.Future[None]:
+    """Return a future that is done when starting has failed: an app that is up keeps running."""
+    failed = asyncio.get_running_loop().create_future()
+
+    def look(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None and not failed.done():
+            failed.set_result(None)
+
+    running.add_done_callback(look)
+    return failed
 
 
 async def _leave(app: Any) -> None:

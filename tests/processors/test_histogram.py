@@ -36,9 +36,7 @@ def test_a_quantile_is_within_one_percent_of_the_smallest_value_that_covers_its_
     exact = np.sort(values)[max(int(np.ceil(q * len(values) - 1e-9)), 1) - 1]
     expected = 0 if exact < SMALLEST_MS else exact
 
-    assert abs(sparse(values).quantile(q)[0] - expected) <= (
-        RELATIVE_ERROR * expected * (1 + 1e-9)
-    )
+    assert abs(sparse(values).quantile(q)[0] - expected) <= (RELATIVE_ERROR * expected * (1 + 1e-9))
 
 
 @given(DURATIONS, st.randoms(use_true_random=False))
