@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -49,6 +49,7 @@ _START_S: Final = 60.0
 _STALL_S: Final = 180.0
 _CLOSE_S: Final = 600.0
 _IDLE_S: Final = 2
+_TELL_EVERY_S: Final = 10.0
 _FILE_WIDTH: Final = 140
 
 
@@ -243,7 +244,7 @@ class _Demo:
         self._wait_for(delivery_group(self._settings), [KPIS, ACTIONS], "deliver")
 
     def _wait_for(self, group: str, topics: list[str], what: str) -> None:
-        progress = _Progress({**self._client, "log_level": 3}, group, topics)
+        progress = _Progress({**self._client, "log_level": 3}, group, topics, what)
         self._children.wait_until(progress.is_over, what, _STALL_S, lambda: progress.processed)
 
 
@@ -254,17 +255,23 @@ class _Progress:
     client: Mapping[str, Any]
     group: str
     topics: Sequence[str]
+    what: str
     processed: int = 0
+    told_s: float = field(default_factory=time.monotonic)
 
     def is_over(self) -> bool:
         """Look again, and tell whether the group has everything."""
         try:
             found = extents(self.client, self.group, self.topics)
-            self.processed = sum(each.processed for each in found)
-            return not lags(self.client, found)
+            left = lags(self.client, found)
         except KafkaException:
             # A group that has just begun has no coordinator yet; who waits has limited patience.
             return False
+        self.processed = sum(each.processed for each in found)
+        if left and time.monotonic() - self.told_s > _TELL_EVERY_S:
+            self.told_s = time.monotonic()
+            say(f"{self.what}: {sum(lag.records for lag in left):,} records to go")
+        return not left
 
 
 def _is_right(summary: Summary, replayed: Replayed) -> bool:

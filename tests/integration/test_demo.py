@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,12 +188,21 @@ def test_a_file_of_another_format_is_refused_before_anything_starts(demo, tmp_pa
     assert "starting" not in refused.said
 
 
-def test_the_recorded_month_has_its_published_totals(demo):
+def with_windows(directory: Path, windows: str) -> Path:
+    """Return a copy of the shipped KPIs with these windows: a month has 40,000 minutes."""
+    shutil.copytree(ROOT / "deploy/kpis", directory)
+    scopes = directory / "scopes.yaml"
+    scopes.write_text(re.sub(r"windows: \[.+\]", f"windows: [{windows}]", scopes.read_text()))
+    return directory
+
+
+def test_the_recorded_month_has_its_published_totals(demo, tmp_path, monkeypatch):
     """Sums of the day windows in the KPI topic are the published totals of the recorded month."""
     if not MONTH.exists():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{MONTH} is absent, and CI must not skip it")
         pytest.skip(f"the recorded month is not published with the project: {MONTH} is absent")
+    monkeypatch.setenv("ANDON_KPIS_DIR", str(with_windows(tmp_path / "kpis", "60m, day")))
     played = demo("--data", str(MONTH), "--speed", "max")
     played.wait_for("Ctrl-C ends everything")
     totals: Counter[str] = Counter()
