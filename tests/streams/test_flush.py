@@ -1,0 +1,163 @@
+"""What a flush writes, and under whose name."""
+
+import pytest
+from confluent_kafka import Consumer
+from faust.types import TP
+
+from schemas.catalogue import PARTIALS, WATERMARKS
+from streams.columnar import Batch, Membership
+from streams.flush import Engine, Flush, NotAMember, group_metadata, no_membership
+from streams.fold import FoldStage, PositionGap, trimmed
+from streams.log import Fetched
+from streams.merge import MergeStage
+from streams.state import Advance, Saved
+from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
+
+SOURCE = TP(INTERACTIONS, 0)
+ME = Membership(3, "me")
+
+
+def _engine() -> Engine:
+    definitions = small_definitions()
+    engine = Engine(definitions, "writer", 0)
+    plan = definitions.inputs[INTERACTIONS]
+    engine.folds[SOURCE] = FoldStage.recovered(0, plan, definitions, Saved(), 0)
+    for partition in range(2):
+        stage = MergeStage.recovered(partition, definitions, Saved(), 0, 0)
+        engine.merges[TP(PARTIALS, partition)] = stage
+    return engine
+
+
+def _batch(*values: bytes, tp: TP = SOURCE, before: int = 0) -> Batch:
+    records = [Fetched(before + n, NOON_MS, None, value, ()) for n, value in enumerate(values)]
+    return Batch(tp, before, before + len(values), records, 3, 0)
+
+
+def _event(name: str) -> bytes:
+    codec = small_definitions().codec(INTERACTIONS)
+    return codec.encode(record(INTERACTIONS, name, NOON_MS))
+
+
+def _partials(flush: Flush) -> list[Batch]:
+    return [
+        _batch(r.value or b"", tp=TP(PARTIALS, r.partition))
+        for r in flush.outputs
+        if r.topic == PARTIALS
+    ]
+
+
+# -- membership -----------------------------------------------------------------------------------
+
+
+def test_group_metadata_are_laid_out_as_librdkafka_lays_them_out():
+    """They are made by hand, of the membership of Faust's consumer: compare with real ones."""
+    consumer = Consumer({"bootstrap.servers": "127.0.0.1:9", "group.id": "wörkers"})
+    try:
+        assert no_membership("wörkers") == consumer.consumer_group_metadata()
+    finally:
+        consumer.close()
+    assert group_metadata("g", ME) == b"CGMDv2:\x03\0\0\0g\0me\0\x01"
+
+
+@pytest.mark.parametrize("membership", [(-1, ""), (0, "me"), (3, ""), (-1, "me")])
+def test_offsets_are_never_sent_under_no_membership(membership):
+    """A broker accepts generation -1 with an empty member id from anyone: we refuse it."""
+    with pytest.raises(NotAMember, match="expected those of an assignment"):
+        group_metadata("g", Membership(*membership))
+
+
+def test_every_flush_carries_offsets_also_if_it_only_publishes_or_saves():
+    """The broker checks the membership with offsets alone: without any, a sleeper could write."""
+    engine = _engine()
+    first = engine.flush([_batch(_event("a"))], 0)
+    silent = engine.flush(_partials(first), 0)
+    published = engine.flush([], 10_000)
+    saved = engine.flush([], 10_000, checkpoint=True)
+
+    assert {SOURCE: 1} == first.offsets
+    assert dict.fromkeys(engine.merges, 1) == silent.offsets
+    assert not silent.kpi_records
+    assert published.kpi_records
+    assert not published.state
+    for tp, position in (published.offsets | saved.offsets).items():
+        assert engine.positions[tp] == position
+    assert published.offsets
+    assert set(engine.positions) == set(saved.offsets)
+
+
+# -- what is written ------------------------------------------------------------------------------
+
+
+def test_state_goes_before_everything_else():
+    """A sleeper that commits late was seen: its state was in the log before its offsets were."""
+    flush = _engine().flush([_batch(_event("a"), b"?")], 0, checkpoint=True)
+    topics = [record.topic for record in flush.records]
+    of_state = [topic.endswith("changelog") for topic in topics]
+
+    assert sorted(of_state, reverse=True) == of_state
+    assert {PARTIALS, "andon.dead-letters.v1"} == set(topics[sum(of_state) :])
+
+
+def test_progress_is_written_for_every_source_that_moved_even_if_nothing_counted():
+    """A flush of duplicates alone moves the position: recovery must know."""
+    engine = _engine()
+    engine.flush([_batch(_event("a"))], 0)
+    flush = engine.flush([_batch(_event("a"), before=1)], 0)
+
+    assert [b"0|progress"] == [record.key for record in flush.state]
+    assert {SOURCE: 2} == flush.offsets
+    assert engine.folds[SOURCE].state.account.duplicates == 1
+
+
+def test_a_flush_that_only_merges_announces_nothing():
+    """Otherwise it would feed itself for ever."""
+    engine = _engine()
+    first = engine.flush([_batch(_event("a"))], 0)
+    flush = engine.flush(_partials(first), 0)
+
+    assert [] == _partials(flush)
+
+
+def test_nothing_to_do_writes_nothing():
+    """An idle worker leaves the log alone."""
+    assert not _engine().flush([], 10_000)
+
+
+def test_an_advance_holds_at_the_position_it_was_decided_at_or_not_at_all():
+    """If records came meanwhile the partition was not idle."""
+    engine = _engine()
+    advance = {SOURCE: Advance(1, NOON_MS + 60_000, "IDLE")}
+    moved = engine.flush([_batch(_event("a"), _event("b"))], 0, advances=advance)
+    engine = _engine()
+    idle = engine.flush([_batch(_event("a"))], 0, advances=advance)
+
+    assert [0, 1] == [_count(flush, WATERMARKS) for flush in (moved, idle)]
+    assert engine.folds[SOURCE].watermark_ms == NOON_MS + 60_000
+
+
+def _count(flush: Flush, topic: str) -> int:
+    return sum(record.topic == topic for record in flush.outputs)
+
+
+def test_dead_records_alone_do_not_announce_a_partition():
+    """It is told to be empty only when it is caught up and still has no event."""
+    engine = _engine()
+    engine.flush([_batch(b"?")], 0)
+    dead = engine.folds[SOURCE].announced
+    engine.flush([], 0, advances={SOURCE: Advance(1, 0, "EMPTY")})
+
+    assert (False, True) == (dead, engine.folds[SOURCE].announced)
+
+
+# -- positions ------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_overlaps_progress_is_trimmed_and_a_gap_stops_the_partition():
+    """Positions before and after tell what Faust may have thrown away."""
+    batch = _batch(b"x", b"y", b"z", before=5)
+
+    assert [5, 6, 7] == [record.offset for record in trimmed(5, batch)]
+    assert [7] == [record.offset for record in trimmed(7, batch)]
+    assert [] == trimmed(9, batch)
+    with pytest.raises(PositionGap, match=r"found a batch from 5, expected one from 4"):
+        trimmed(4, batch)

@@ -1,0 +1,125 @@
+"""Going on from the log: what is waited for, what is taken again, and what is refused."""
+
+import pytest
+from faust.types import TP
+
+from streams.columnar import Batch, Membership
+from streams.flush import Engine
+from streams.records import Record
+from streams.recovery import Recovery, Refused, Superseded
+from streams.state import Advance
+from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
+from tests.simulation.log import Fenced, MemoryLog, MemoryTransactions
+
+SOURCE = TP(INTERACTIONS, 0)
+
+
+class Run:
+    """One worker of one partition, over a log of three events."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog(generation=1, members={"me"}, now_ms=NOON_MS)
+        codec = small_definitions().codec(INTERACTIONS)
+        for n in range(3):
+            value = codec.encode(record(INTERACTIONS, str(n), NOON_MS + n * 1_000))
+            self.log.append(Record(INTERACTIONS, 0, None, value))
+
+    def recover(self, name: str, *, epoch: int = 0, is_current: bool = True) -> Engine:
+        engine = Engine(small_definitions(), name, epoch)
+        Recovery(self.log, engine, lambda: is_current, patience_s=0.0).run([SOURCE])
+        return engine
+
+    def flush(self, engine: Engine, most: int, until: int | None = None, **options):
+        """Take so many records; commit, or stop before a step."""
+        before = engine.positions[SOURCE]
+        after, records = self.log.fetch(SOURCE, before, most)
+        batch = Batch(SOURCE, before, after, records, 1, 0)
+        flush = engine.flush([batch], NOON_MS, **options)
+        steps = MemoryTransactions(self.log, engine.transactional_id).steps(
+            flush, Membership(1, "me")
+        )
+        for _ in range(len(flush.records) + 2 if until is None else until):
+            next(steps)
+        if until is None:
+            with pytest.raises(StopIteration):
+                next(steps)
+        return steps
+
+
+def test_recovery_goes_on_from_progress_with_the_state_that_was_there():
+    """Records since the checkpoint are taken again, a logged advance at its position among them."""
+    run = Run()
+    first = run.recover("first")
+    run.flush(first, 1, checkpoint=True)
+    run.flush(first, 1, advances={SOURCE: Advance(2, NOON_MS + 40_000, "IDLE")})
+    second = run.recover("second")
+
+    assert {SOURCE: 2} == second.positions
+    before, after = first.folds[SOURCE].state, second.folds[SOURCE].state
+    assert (before.account, before.seen.nbytes) == (after.account, after.seen.nbytes)
+    assert second.folds[SOURCE].watermark_ms == NOON_MS + 40_000
+
+
+def test_the_open_transaction_of_a_worker_that_is_gone_is_ended():
+    """Its successor goes on from before it, and it cannot commit any more."""
+    run = Run()
+    sleeper = run.flush(run.recover("first"), 2, until=4)
+    second = run.recover("second")
+
+    assert {SOURCE: 0} == second.positions
+    with pytest.raises(Fenced):
+        list(sleeper)
+
+
+def test_a_commit_that_comes_while_the_successor_waits_counts():
+    """Offsets were sent in time, so the commit holds: recovery reads what it wrote."""
+    run = Run()
+    first = run.recover("first")
+    _, records = run.log.fetch(SOURCE, 0, 2)
+    flush = first.flush([Batch(SOURCE, 0, 2, records, 1, 0)], NOON_MS)
+    commit = MemoryTransactions(run.log, "first").steps(flush, Membership(1, "me"))
+    for _ in range(len(flush.records) + 2):
+        next(commit)
+    run.log.generation = 2
+    run.log.meanwhile.append(lambda: list(commit))
+
+    assert {SOURCE: 2} == run.recover("second").positions
+
+
+def test_the_state_of_another_time_is_refused_with_what_to_do():
+    """A topic that was made anew, or trimmed too far, ends before the progress that is saved."""
+    run = Run()
+    run.flush(run.recover("first"), 3)
+    del run.log.partitions[SOURCE]
+
+    with pytest.raises(Refused, match=r"found progress 3 .* ANDON_REBUILD_EPOCH=1"):
+        run.recover("second")
+
+
+def test_an_input_that_now_counts_otherwise_is_refused():
+    """What comes out of the records since the checkpoint must be what the progress says."""
+    run = Run()
+    run.flush(run.recover("first"), 3)
+    entries = run.log.partitions[SOURCE].entries
+    entries[1] = entries[0]
+
+    with pytest.raises(Refused, match=r"the input has changed, or this release counts otherwise"):
+        run.recover("second")
+
+
+def test_a_rebuild_begins_anew_and_leaves_no_way_back():
+    """A higher epoch takes everything again; a lower one is refused, and told which to set."""
+    run = Run()
+    run.flush(run.recover("first"), 3, checkpoint=True)
+    rebuilt = run.recover("second", epoch=1)
+    run.flush(rebuilt, 3, checkpoint=True)
+
+    assert {SOURCE: 3} == run.recover("third", epoch=1).positions
+    with pytest.raises(Refused, match="set ANDON_REBUILD_EPOCH=1"):
+        run.recover("fourth", epoch=0)
+
+
+def test_recovery_stops_when_the_group_has_rebalanced_again():
+    """What is being recovered may be somebody else's by now."""
+    with pytest.raises(Superseded):
+        Run().recover("first", is_current=False)
