@@ -135,9 +135,21 @@ def test_a_merge_comes_back_from_its_checkpoints(history, places, data):
             log.compact()
             written, restored = MergeBlocks(), Merge(small_definitions().merge)
             written.load(restored, log.saved)
+        assert _seen_by_rules(lived) == _seen_by_rules(restored)
 
     assert lived_merged == restored_merged
     assert (lived.chain, lived.watermarks) == (restored.chain, restored.watermarks)
+
+
+def _seen_by_rules(merge: Merge) -> list[Any]:
+    """How far rules have come, and the sums that are in their windows now."""
+    found: list[Any] = [state.ticked for state in merge.scopes.values()]
+    for runtime in merge.groups:
+        running, keys = runtime.running, merge.scopes[runtime.scope.id].keys
+        sums = zip(running.codes[: running.rows].tolist(), running.sums.tolist(), strict=False)
+        in_window = {keys[code]: row for code, row in sums if any(row)}
+        found += [runtime.next_tick_ms, in_window, runtime.state.dump()]
+    return found
 
 
 def _in_order(pieces: list[Any], order: list[int]) -> list[Any]:
