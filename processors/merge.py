@@ -677,9 +677,14 @@ class Merge:
     def restore(self, scope_id: str, place: Place, segment: Segment) -> None:
         """Put back a segment that a checkpoint wrote."""
         state = self.scopes[scope_id]
-        state.segments.put(place, segment)
         if place[0] != PANES:
+            state.segments.put(place, segment)
             self._make_due(state, place, segment)
+        elif segment.end_ms - segment.start_ms == state.pane_ms:
+            state.segments.put(place, segment)
+        else:
+            # Rules of another grid made it: theirs begin with the panes to come.
+            state.segments.dropped.add(place)
 
     def rebuild_running(self, runtime: GroupRuntime) -> None:
         """Add up again what the rules of a group see, from the restored panes."""

@@ -76,7 +76,9 @@ def load_definitions(settings: Settings) -> Definitions:
     registry = load_registry(settings.kpis_dir, contracts)
     rules = load_rules(settings.rules_dir, registry)
     sources = {
-        name: SourceTime(source.topic, topic.partitions, topic.grace_ms, topic.reach_ms)
+        name: SourceTime(
+            source.topic, topic.partitions, topic.grace_ms, _reach_ms(topic, name, registry)
+        )
         for name, source in registry.sources.items()
         if (topic := catalogue[source.topic])
     }
@@ -109,6 +111,12 @@ def _input_plans(catalogue: Catalogue, registry: Registry, rules: RuleBook) -> d
     }
 
 
+def _reach_ms(topic: Topic, source: str, registry: Registry) -> int:
+    """Return how far before event_time the source's measures may count: the farthest of them."""
+    used = {m.count_time for m in registry.measures.values() if m.source == source}
+    return max((topic.reach_of_ms(count_time) for count_time in used), default=topic.reach_ms)
+
+
 def _changelog_of(topic: Topic) -> str:
     if topic.changelog is None:
         raise ValueError(f"topics.{topic.name}.changelog: none, expected the topic of its state")
@@ -117,7 +125,14 @@ def _changelog_of(topic: Topic) -> str:
 
 def _fingerprint(catalogue: Catalogue, registry: Registry) -> str:
     times = [
-        (topic.name, topic.partitions, topic.disorder_ms, topic.grace_ms, topic.reach_ms)
+        (
+            topic.name,
+            topic.partitions,
+            topic.disorder_ms,
+            topic.grace_ms,
+            topic.reach_ms,
+            sorted(topic.reaches.items()),
+        )
         for topic in (*catalogue.inputs, catalogue[PARTIALS])
     ]
     return hashlib.sha256(f"{registry.state_fingerprint}{times}".encode()).hexdigest()[:32]

@@ -155,6 +155,8 @@ class Settings(BaseModel):
         config = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "client.id": self.application_id,
+            # Below warnings librdkafka tells of its own tidying up.
+            "log_level": 5,
             "security.protocol": self.kafka_security_protocol,
             "sasl.mechanism": self.kafka_sasl_mechanism,
             "sasl.username": self.kafka_sasl_username,

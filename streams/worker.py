@@ -44,6 +44,10 @@ _LOOK_EVERY_S = 0.02
 _MEASURE_EVERY_S = 1.0
 
 
+class TooManyDeadLetters(Exception):
+    """So many records cannot be used that something else than a record is wrong."""
+
+
 class Worker:
     """The partitions of one group member, and the loop that flushes them."""
 
@@ -80,6 +84,7 @@ class Worker:
         self._last_batch: dict[TP, float] = {}
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
+        self._judged: dict[TP, tuple[int, int]] = {}
         self._checkpointed = time.monotonic()
         self._measured = 0.0
 
@@ -156,6 +161,10 @@ class Worker:
         self._last_batch = dict.fromkeys(assigned, now)
         self._last_advance.clear()
         self._idle_from.clear()
+        self._judged = {
+            tp: (stage.state.account.consumed, stage.state.account.dead_lettered)
+            for tp, stage in self.engine.folds.items()
+        }
         self._last_membership = self._membership = membership
 
     # -- the loop -------------------------------------------------------------------------------
@@ -229,6 +238,7 @@ class Worker:
                 publish_all=publish_all,
                 checkpoint=checkpoint,
             )
+            self._check_dead_letters()
             if checkpoint:
                 self._checkpointed = started
             if not flush:
@@ -238,6 +248,22 @@ class Worker:
             seconds = time.monotonic() - started
             self._set_limits(batches, seconds)
             self._count(flush, seconds)
+
+    def _check_dead_letters(self) -> None:
+        """Stop before a bad deploy of a producer drains a topic into the dead letters."""
+        for tp, stage in self.engine.folds.items():
+            account = stage.state.account
+            consumed, dead = self._judged.setdefault(tp, (account.consumed, account.dead_lettered))
+            seen, bad = account.consumed - consumed, account.dead_lettered - dead
+            if seen < self.settings.dead_letter_minimum:
+                continue
+            if bad > self.settings.dead_letter_limit * seen:
+                raise TooManyDeadLetters(
+                    f"{tp.topic}[{tp.partition}]: {bad} of {seen} records are dead letters, "
+                    f"expected at most a share of {self.settings.dead_letter_limit}: mend the "
+                    "producer (see `andon dead-letters list`), or raise ANDON_DEAD_LETTER_LIMIT"
+                )
+            self._judged[tp] = (account.consumed, account.dead_lettered)
 
     def _next_batches(self) -> list[Batch]:
         """Take from what is collected as much as a flush should hold; the rest stays, in order."""

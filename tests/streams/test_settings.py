@@ -195,6 +195,7 @@ def test_plain_text_says_nothing_of_secrets() -> None:
     assert {
         "bootstrap.servers": "127.0.0.1:9092",
         "client.id": "andon",
+        "log_level": 5,
         "security.protocol": "PLAINTEXT",
     } == settings.kafka_client()
     assert {"security_protocol": "PLAINTEXT"} == credentials_to_aiokafka_auth(
@@ -263,6 +264,7 @@ def test_tls_reaches_both_clients(home: dict[str, str], certificate: tuple[Path,
     assert {
         "bootstrap.servers": "a:9093,b:9093",
         "client.id": "andon",
+        "log_level": 5,
         "security.protocol": "SSL",
         "ssl.ca.location": str(pem),
         "ssl.certificate.location": str(pem),
