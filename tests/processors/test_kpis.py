@@ -147,7 +147,7 @@ def test_first_contact_resolution_is_what_customers_say():
     )
     found = kpis(shipped(), "issue", {"surveys": frame})
 
-    assert (70.0, 400, "OK") == found["first_contact_resolution"]
+    assert (70.0, 400, "WARNING") == found["first_contact_resolution"]
 
 
 def test_promoters_less_detractors_and_the_share_that_found_it_easy():
