@@ -97,6 +97,16 @@ class Demo:
 
 
 @pytest.fixture
+def few_windows(tmp_path, monkeypatch):
+    """The shipped KPIs in few windows: a month has 40,000 minutes, and windows at each."""
+    directory = tmp_path / "kpis"
+    shutil.copytree(ROOT / "deploy/kpis", directory)
+    scopes = directory / "scopes.yaml"
+    scopes.write_text(re.sub(r"windows: \[.+\]", "windows: [60m, day]", scopes.read_text()))
+    monkeypatch.setenv("ANDON_KPIS_DIR", str(directory))
+
+
+@pytest.fixture
 def demo(tmp_path):
     """Return a starter of demos in a state directory of their own; nothing of them survives."""
     started: list[Demo] = []
@@ -113,7 +123,7 @@ def demo(tmp_path):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A demo of the generated day that has come to its end by itself."""
-    whole = Demo(tmp_path_factory.mktemp("whole") / "state", "--speed", "4000", "--exit-when-done")
+    whole = Demo(tmp_path_factory.mktemp("whole") / "state", "--speed", "max", "--exit-when-done")
     try:
         whole.process.wait(500)
         yield whole
@@ -132,7 +142,7 @@ def test_each_planted_problem_leads_to_its_action_and_nothing_else_fires(done):
     assert [] == done.left_behind()
 
 
-def test_a_second_demo_after_a_first_one_starts_afresh(demo, done):
+def test_a_second_demo_after_a_first_one_starts_afresh(demo, done, few_windows):
     """What an earlier demo has left changes nothing; the wallboard stays until Ctrl-C."""
     second = demo("--speed", "max", "--workers", "2", state_dir=done.state_dir)
     second.wait_for("Ctrl-C ends everything")
@@ -155,7 +165,7 @@ def test_a_second_demo_after_a_first_one_starts_afresh(demo, done):
         ("closing the day", signal.SIGTERM, 143),
     ],
 )
-def test_an_interrupted_demo_leaves_no_process_behind(demo, words, number, code):
+def test_an_interrupted_demo_leaves_no_process_behind(demo, few_windows, words, number, code):
     """Ctrl-C and SIGTERM end everything, whatever the demo is doing."""
     interrupted = demo("--speed", "max")
     interrupted.wait_for(words)
@@ -188,21 +198,12 @@ def test_a_file_of_another_format_is_refused_before_anything_starts(demo, tmp_pa
     assert "starting" not in refused.said
 
 
-def with_windows(directory: Path, windows: str) -> Path:
-    """Return a copy of the shipped KPIs with these windows: a month has 40,000 minutes."""
-    shutil.copytree(ROOT / "deploy/kpis", directory)
-    scopes = directory / "scopes.yaml"
-    scopes.write_text(re.sub(r"windows: \[.+\]", f"windows: [{windows}]", scopes.read_text()))
-    return directory
-
-
-def test_the_recorded_month_has_its_published_totals(demo, tmp_path, monkeypatch):
+def test_the_recorded_month_has_its_published_totals(demo, few_windows):
     """Sums of the day windows in the KPI topic are the published totals of the recorded month."""
     if not MONTH.exists():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{MONTH} is absent, and CI must not skip it")
         pytest.skip(f"the recorded month is not published with the project: {MONTH} is absent")
-    monkeypatch.setenv("ANDON_KPIS_DIR", str(with_windows(tmp_path / "kpis", "60m, day")))
     played = demo("--data", str(MONTH), "--speed", "max")
     played.wait_for("Ctrl-C ends everything")
     totals: Counter[str] = Counter()
