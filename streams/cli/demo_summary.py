@@ -137,7 +137,7 @@ def _answers(action: Mapping[str, Any], problem: Planted) -> bool:
 def show(summary: Summary, replayed: Replayed, speed: str, console: Console) -> None:
     """Print the summary for people."""
     console.print(_queues(summary))
-    console.print(_actions(summary.actions))
+    console.print(_actions(summary.actions) if summary.actions else "actions: none")
     if summary.verdict is not None:
         _show_verdict(summary.verdict, len(summary.actions))
     account = summary.report.account()

@@ -203,15 +203,15 @@ class Replay:
 
     def __init__(self, client_config: Mapping[str, Any], encoder: Encoder) -> None:
         self._encoder = encoder
-        self._producer = Producer(
-            producer_config(
-                client_config,
-                # The partition of a key as the Java clients choose it.
-                partitioner="murmur2",
-                linger_ms=5,
-                queue_buffering_max_messages=200_000,
-            )
+        config = producer_config(
+            client_config,
+            # The partition of a key as the Java clients choose it.
+            partitioner="murmur2_random",
+            linger_ms=5,
+            queue_buffering_max_messages=200_000,
         )
+        # What is tried again is no news, and what has failed is told by its delivery report.
+        self._producer = Producer({**config, "log_level": 3})
         self._done = Replayed()
 
     def run(
