@@ -11,13 +11,14 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
 from faust.types import TP
 
 from schemas.catalogue import PARTIALS
+from schemas.errors import Reason
 from streams.columnar import Batch, Hooks, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine, Flush, Transaction
@@ -42,6 +43,16 @@ FLUSH_S = 0.5
 
 _LOOK_EVERY_S = 0.02
 _MEASURE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a flush leaves behind in an input partition, to be told of once it is committed."""
+
+    tp: TP
+    account: dict[str, int]
+    reasons: dict[Reason, int]
+    watermark_ms: int | None
 
 
 class TooManyDeadLetters(Exception):
@@ -76,6 +87,7 @@ class Worker:
         self._membership: Membership | None = None
         self._last_membership: Membership | None = None
         self._flushing = asyncio.Lock()
+        self._commit: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._pending: list[Batch] = []
         self._pending_since = 0.0
@@ -106,6 +118,7 @@ class Worker:
         self._membership = None
         try:
             async with asyncio.timeout(REVOCATION_S), self._flushing:
+                await self._committed()
                 self._pending = []
         except TimeoutError:
             self._die("flush_outlasted_revocation", TimeoutError(f"{REVOCATION_S} s"))
@@ -224,7 +237,11 @@ class Worker:
         publish_all: bool = False,
         checkpoint: bool = False,
     ) -> None:
-        """Take what is collected through one transaction. Whatever fails ends the process."""
+        """Take what is collected through one transaction. Whatever fails ends the process.
+
+        The commit goes on when this returns: the next flush is worked out meanwhile, and waits for
+        it. So does everything that must know the outcome.
+        """
         async with self._flushing:
             membership = self._membership
             if membership is None:
@@ -243,11 +260,26 @@ class Worker:
                 self._checkpointed = started
             if not flush:
                 return
-            loop = asyncio.get_running_loop()
+            self._set_limits(batches, time.monotonic() - started)
+            figures = self._figures(flush)
+            await self._committed()
+            self._commit = asyncio.create_task(self._put(flush, membership, started, figures))
+
+    async def _put(
+        self, flush: Flush, membership: Membership, started: float, figures: list[Figures]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
             await loop.run_in_executor(self._io, self._transactions.commit, flush, membership)
-            seconds = time.monotonic() - started
-            self._set_limits(batches, seconds)
-            self._count(flush, seconds)
+        except Exception as problem:  # noqa: BLE001 - nobody knows what the log holds now
+            self._die("commit_failed", problem)
+        else:
+            self._count(flush, time.monotonic() - started, figures)
+
+    async def _committed(self) -> None:
+        """Wait until the outcome of the last commit is known."""
+        if self._commit is not None:
+            await asyncio.shield(self._commit)
 
     def _check_dead_letters(self) -> None:
         """Stop before a bad deploy of a producer drains a topic into the dead letters."""
@@ -301,6 +333,7 @@ class Worker:
         if self._membership is not None and not self.failed.is_set():
             try:
                 await self.flush(publish_all=True, checkpoint=True)
+                await self._committed()
             except Exception as problem:  # noqa: BLE001
                 self._die("last_flush_failed", problem)
         self.done.set()
@@ -377,7 +410,17 @@ class Worker:
 
     # -- figures --------------------------------------------------------------------------------
 
-    def _count(self, flush: Flush, seconds: float) -> None:
+    def _figures(self, flush: Flush) -> list[Figures]:
+        """Return what the state says of the partitions that the flush advances, as it is now."""
+        figures = []
+        for tp, stage in self.engine.folds.items():
+            if tp in flush.offsets:
+                reasons, stage.reasons = stage.reasons, {}
+                account = asdict(stage.state.account)
+                figures.append(Figures(tp, account, reasons, stage.watermark_ms))
+        return figures
+
+    def _count(self, flush: Flush, seconds: float, figures: list[Figures]) -> None:
         METRICS.flush(seconds, flush.events)
         METRICS.kpi_records(flush.kpi_records)
         now_ms = _now_ms()
@@ -385,14 +428,13 @@ class Worker:
             METRICS.kpi_latency(max(0.0, (now_ms - since_ms) / 1000))
         for action_type, count in flush.actions.items():
             METRICS.actions(action_type, count)
-        for tp, stage in self.engine.folds.items():
-            if tp in flush.offsets:
-                METRICS.account(tp.topic, tp.partition, asdict(stage.state.account))
-                for reason, count in stage.reasons.items():
-                    METRICS.dead_letters(tp.topic, tp.partition, reason, count)
-                stage.reasons.clear()
-                if stage.watermark_ms is not None:
-                    METRICS.watermark(tp.topic, tp.partition, stage.watermark_ms)
+        for found in figures:
+            place = (found.tp.topic, found.tp.partition)
+            METRICS.account(*place, found.account)
+            for reason, count in found.reasons.items():
+                METRICS.dead_letters(*place, reason, count)
+            if found.watermark_ms is not None:
+                METRICS.watermark(*place, found.watermark_ms)
 
     def _measure(self, now: float) -> None:
         if now - self._measured < _MEASURE_EVERY_S:
