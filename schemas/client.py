@@ -55,6 +55,8 @@ def producer_config(client_config: Mapping[str, Any], **overrides: Any) -> dict[
         "enable.idempotence": True,
         "compression.type": "lz4",
         "linger.ms": 20,
+        # As other clients do: records that share a key share a partition, whoever sends them.
+        "partitioner": "murmur2_random",
         "message.max.bytes": 8 << 20,
         **client_config,
         **{name.replace("_", "."): value for name, value in overrides.items()},

@@ -41,6 +41,9 @@ REVOCATION_S = 4.0
 #: for it when it rebalances. A backlog is many flushes, not one.
 FLUSH_S = 0.5
 
+#: So many collected events are worth a flush of their own, before its time.
+ENOUGH_EVENTS = 60_000
+
 _LOOK_EVERY_S = 0.02
 _MEASURE_EVERY_S = 1.0
 
@@ -226,7 +229,8 @@ class Worker:
         waited_ms = (now - self._pending_since) * 1000
         return (
             waited_ms >= self.settings.flush_interval_ms
-            or sum(len(batch.records) for batch in self._pending) >= self._event_limit
+            or sum(len(batch.records) for batch in self._pending)
+            >= min(self._event_limit, ENOUGH_EVENTS)
             or any(batch.tp.topic == PARTIALS for batch in self._pending)
         )
 

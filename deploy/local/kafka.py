@@ -122,7 +122,8 @@ class Kafka:
         if (self._data / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster]
+        # With `=`, since an id may begin with a dash and pass for an option.
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}"]
         done = subprocess.run(
             [*command, *tool, "-c", configuration], check=False, capture_output=True, text=True
         )

@@ -86,7 +86,6 @@ def _producer(client: Mapping[str, Any], linger_ms: int) -> Producer:
             batch_size=1 << 20,
             batch_num_messages=20_000,
             queue_buffering_max_messages=1_000_000,
-            partitioner="murmur2_random",
         )
     )
 

@@ -206,7 +206,6 @@ class Replay:
         config = producer_config(
             client_config,
             # The partition of a key as the Java clients choose it.
-            partitioner="murmur2_random",
             linger_ms=5,
             queue_buffering_max_messages=200_000,
         )
