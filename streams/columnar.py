@@ -27,6 +27,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+#: A fetch is answered with so many bytes, or after so long with what there is.
+FETCH_BYTES = 65_536
+FETCH_WAIT_MS = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -123,6 +127,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._auto_offset_reset = "none"
+        # Or the broker answers for every record, hundreds of times a second.
+        consumer._fetch_min_bytes, consumer._fetch_max_wait_ms = FETCH_BYTES, FETCH_WAIT_MS
         return consumer
 
     async def _fetch_records(

@@ -44,6 +44,12 @@ FLUSH_S = 0.5
 #: So many collected events are worth a flush of their own, before its time.
 ENOUGH_EVENTS = 60_000
 
+#: How long partials wait for those of other partitions, which arrive in the same moment.
+COMPANY_S = 0.01
+
+#: How often quiet partitions are looked for.
+QUIET_LOOK_S = 0.25
+
 _LOOK_EVERY_S = 0.02
 _MEASURE_EVERY_S = 1.0
 
@@ -93,7 +99,7 @@ class Worker:
         self._commit: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._pending: list[Batch] = []
-        self._pending_since = 0.0
+        self._pending_since: dict[bool, float] = {}  # by whether they are partials
         self._event_limit = float(settings.flush_max_events)
         self._partials_limit = float(settings.fetch_budget_bytes)
         self._last_batch: dict[TP, float] = {}
@@ -102,6 +108,7 @@ class Worker:
         self._judged: dict[TP, tuple[int, int]] = {}
         self._checkpointed = time.monotonic()
         self._measured = 0.0
+        self._looked = 0.0
 
     # -- what the transport and the agents call -------------------------------------------------
 
@@ -109,8 +116,7 @@ class Worker:
         """Keep a batch for the next flush; one of another generation is not ours to count."""
         if self._membership is None or batch.generation != self._membership.generation:
             return
-        if not self._pending:
-            self._pending_since = time.monotonic()
+        self._pending_since.setdefault(batch.tp.topic == PARTIALS, time.monotonic())
         self._pending.append(batch)
         self._last_batch[batch.tp] = time.monotonic()
         self._idle_from.pop(batch.tp, None)
@@ -123,6 +129,7 @@ class Worker:
             async with asyncio.timeout(REVOCATION_S), self._flushing:
                 await self._committed()
                 self._pending = []
+                self._pending_since = {}
         except TimeoutError:
             self._die("flush_outlasted_revocation", TimeoutError(f"{REVOCATION_S} s"))
 
@@ -215,24 +222,31 @@ class Worker:
         now = time.monotonic()
         checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
         advances = self._due_advances(now)
-        if self._is_flush_due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
+        if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
             await self.flush(advances=advances, checkpoint=checkpoint)
-        elif self._pending:
-            # Only inputs wait, for company; look again when their time is up or partials arrive.
+        else:
+            # What waits, waits for company; look again when more arrives, or in a moment.
             self._arrived.clear()
         self._measure(now)
 
-    def _is_flush_due(self, now: float) -> bool:
-        if not self._pending:
-            self._arrived.clear()
-            return False
-        waited_ms = (now - self._pending_since) * 1000
-        return (
-            waited_ms >= self.settings.flush_interval_ms
-            or sum(len(batch.records) for batch in self._pending)
-            >= min(self._event_limit, ENOUGH_EVENTS)
-            or any(batch.tp.topic == PARTIALS for batch in self._pending)
-        )
+    def _due(self, now: float) -> set[bool]:
+        """Tell what is due: partials (True) after a moment, inputs (False) by time or number.
+
+        The two are taken apart: inputs folded with every merge would make partials at once again,
+        and a busy loop of tiny flushes.
+        """
+        due = set()
+        for partials, since in self._pending_since.items():
+            waited_s = now - since
+            if partials:
+                is_due = waited_s >= COMPANY_S
+            else:
+                count = sum(len(b.records) for b in self._pending if b.tp.topic != PARTIALS)
+                enough = min(self._event_limit, ENOUGH_EVENTS)
+                is_due = waited_s * 1000 >= self.settings.flush_interval_ms or count >= enough
+            if is_due:
+                due.add(partials)
+        return due
 
     async def flush(
         self,
@@ -250,7 +264,9 @@ class Worker:
             membership = self._membership
             if membership is None:
                 return
-            batches = self._next_batches()
+            everything = publish_all or checkpoint or bool(advances)
+            due = {True, False} if everything else self._due(time.monotonic())
+            batches = self._next_batches(due)
             started = time.monotonic()
             flush = self.engine.flush(
                 batches,
@@ -301,13 +317,16 @@ class Worker:
                 )
             self._judged[tp] = (account.consumed, account.dead_lettered)
 
-    def _next_batches(self) -> list[Batch]:
-        """Take from what is collected as much as a flush should hold; the rest stays, in order."""
+    def _next_batches(self, due: set[bool]) -> list[Batch]:
+        """Take from what is due as much as a flush should hold; the rest stays, in order."""
         limits = {True: self._partials_limit, False: self._event_limit}
         taken: list[Batch] = []
         rest: list[Batch] = []
         for batch in self._pending:
             partials = batch.tp.topic == PARTIALS
+            if partials not in due:
+                rest.append(batch)
+                continue
             size = batch.nbytes if partials else len(batch.records)
             share = limits[partials] / size if size else 1.0
             if not any((b.tp.topic == PARTIALS) == partials for b in taken):
@@ -318,6 +337,10 @@ class Worker:
             taken += first
             rest += second
         self._pending = rest
+        left = {batch.tp.topic == PARTIALS for batch in rest}
+        self._pending_since = {
+            partials: since for partials, since in self._pending_since.items() if partials in left
+        }
         return taken
 
     def _set_limits(self, batches: list[Batch], seconds: float) -> None:
@@ -354,6 +377,9 @@ class Worker:
     def _due_advances(self, now: float) -> dict[TP, Advance]:
         """Return the advances of partitions that have been quiet for long enough."""
         advances: dict[TP, Advance] = {}
+        if now - self._looked < QUIET_LOOK_S:
+            return advances
+        self._looked = now
         for tp, stage in self.engine.folds.items():
             if not self._is_caught_up(tp):
                 self._last_batch[tp] = now
