@@ -180,6 +180,10 @@ class Worker:
             recovered=len(assigned - kept),
             seconds=round(seconds, 3),
         )
+        for tp in assigned - kept:
+            if tp in self.engine.folds:
+                # Dead letters met again on the way are no new ones.
+                self.engine.folds[tp].reasons.clear()
         now = time.monotonic()
         self._last_batch = dict.fromkeys(assigned, now)
         self._last_advance.clear()
@@ -283,6 +287,9 @@ class Worker:
             self._set_limits(batches, time.monotonic() - started)
             figures = self._figures(flush)
             await self._committed()
+            if self.failed.is_set():
+                # What follows from a flush that may not be in the log must not get there either.
+                return
             self._commit = asyncio.create_task(self._put(flush, membership, started, figures))
 
     async def _put(

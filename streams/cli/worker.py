@@ -34,11 +34,12 @@ def worker(
 
     Example: `andon worker --exit-when-idle 5`
     """
-    from streams.logging import configure_logging
+    from streams.logging import configure_logging, log_start
     from streams.metrics import METRICS
 
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
+    log_start("worker", settings)
     definitions = load_definitions(settings)
     require_kafka(settings)
     _require_topics(settings, definitions)

@@ -1,0 +1,69 @@
+"""What a worker does around its flushes."""
+
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+
+from processors.fold import Account
+from schemas.catalogue import INTERACTIONS
+from streams.columnar import Membership
+from streams.definitions import load_definitions
+from streams.flush import Flush
+from streams.records import Record
+from streams.settings import Settings
+from streams.worker import TooManyDeadLetters, Worker
+
+PLACE = TP(INTERACTIONS, 0)
+
+
+class Transactions:
+    """Notes what is to be committed, and refuses all of it."""
+
+    def __init__(self) -> None:
+        self.tried = 0
+
+    def start(self) -> None:
+        """Nothing has to be got ready."""
+
+    def commit(self, flush: Flush, membership: Membership) -> None:
+        """Fail as a broker does that is gone."""
+        self.tried += 1
+        raise ConnectionError("no broker")
+
+
+def worker(transactions: Transactions, **chosen: object) -> Worker:
+    settings = Settings.model_validate(chosen)
+    made = Worker(settings, load_definitions(settings), lambda _: transactions)
+    made._membership = Membership(1, "me")
+    return made
+
+
+async def test_nothing_is_committed_after_a_commit_that_failed(monkeypatch):
+    """The next flush is worked out while the last is committed; it ends with it."""
+    transactions = Transactions()
+    failing = worker(transactions)
+    flush = Flush(state=[Record("t", 0, b"k", b"v")], offsets={PLACE: 1})
+    monkeypatch.setattr(type(failing.engine), "flush", lambda *_, **__: flush)
+    await failing.flush(publish_all=True)
+    failing._membership = Membership(1, "me")
+    await failing.flush(publish_all=True)
+    await failing._committed()
+
+    assert (1, True) == (transactions.tried, failing.failed.is_set())
+
+
+def test_a_stream_of_dead_letters_stops_the_worker():
+    """A share above the limit, judged once enough records were seen, ends it with what to do."""
+    judging = worker(Transactions(), dead_letter_limit=0.5, dead_letter_minimum=10)
+    account = Account()
+    judging.engine.folds[PLACE] = SimpleNamespace(state=SimpleNamespace(account=account))
+    judging._check_dead_letters()
+    account.consumed, account.dead_lettered = 9, 9
+    judging._check_dead_letters()
+    account.consumed, account.dead_lettered = 10, 5
+    judging._check_dead_letters()
+    account.consumed, account.dead_lettered = 20, 11
+
+    with pytest.raises(TooManyDeadLetters, match=r"6 of 10 records are dead letters, expected"):
+        judging._check_dead_letters()
