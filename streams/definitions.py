@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from processors.fold import FoldPlan, plan_fold
-from processors.kpis import Registry, load_registry
+from processors.kpis import Kpi, Registry, load_registry
+from processors.kpis.fingerprint import fingerprint
 from processors.merge import MergePlan, SourceTime
-from processors.rules import RuleBook, load_rules
+from processors.rules import ImmediateRule, Rule, RuleBook, load_rules
 from processors.watermark import Lateness
 from schemas.catalogue import PARTIALS, Catalogue, Topic, load_catalogue
 from schemas.codec import Codec
 from schemas.contract import load_contract
 from schemas.registry import SchemaRegistry, open_registry
+from streams.basis import Basis, Versioned
 from streams.settings import Settings
 
 
@@ -33,7 +36,8 @@ class Definitions:
     """Loaded once at start; two workers of a group must agree on ``fingerprint``.
 
     The fingerprint covers what saved sums depend on: measures, scopes, parameters, and the times
-    and partitions of the topics. Targets, KPI formulas and rules may change between two starts.
+    and partitions of the topics. ``edition`` covers everything; ``versions`` are those of KPIs and
+    rules, which may change between two starts.
     """
 
     catalogue: Catalogue
@@ -44,6 +48,8 @@ class Definitions:
     merge: MergePlan
     partials_changelog: str
     fingerprint: str
+    edition: str
+    versions: Mapping[str, Versioned]
 
     def codec(self, topic: str) -> Codec:
         """Return a codec for the contract of a topic."""
@@ -60,6 +66,11 @@ class Definitions:
     def changelog(self, topic: str) -> str:
         """Return the changelog topic of a consumed topic."""
         return self.partials_changelog if topic == PARTIALS else self.inputs[topic].changelog
+
+    def basis(self, topic: str, topic_id: str) -> Basis:
+        """Return what state of the topic's partitions rests on under these definitions."""
+        partitions = self.catalogue[topic].partitions
+        return Basis(self.fingerprint, partitions, topic_id, (self.edition,), self.versions)
 
 
 def load_definitions(settings: Settings) -> Definitions:
@@ -82,6 +93,7 @@ def load_definitions(settings: Settings) -> Definitions:
         for name, source in registry.sources.items()
         if (topic := catalogue[source.topic])
     }
+    state = _fingerprint(catalogue, registry)
     return Definitions(
         catalogue,
         open_registry(settings.schema_registry_url),
@@ -90,7 +102,9 @@ def load_definitions(settings: Settings) -> Definitions:
         _input_plans(catalogue, registry, rules),
         MergePlan(registry, rules, sources),
         _changelog_of(catalogue[PARTIALS]),
-        _fingerprint(catalogue, registry),
+        state,
+        fingerprint(state, registry.fingerprint, rules.fingerprint)[:32],
+        _versions(registry, rules),
     )
 
 
@@ -136,3 +150,37 @@ def _fingerprint(catalogue: Catalogue, registry: Registry) -> str:
         for topic in (*catalogue.inputs, catalogue[PARTIALS])
     ]
     return hashlib.sha256(f"{registry.state_fingerprint}{times}".encode()).hexdigest()[:32]
+
+
+def _versions(registry: Registry, rules: RuleBook) -> dict[str, Versioned]:
+    """Return version and content of each KPI and rule, under the names that messages give them."""
+    kpis = {f"kpis.{kpi.id}": _versioned(kpi.version, _formula(kpi)) for kpi in registry.kpis}
+    return kpis | {
+        f"rules.{rule.id}": _versioned(rule.version, _content(rule)) for rule in rules.rules
+    }
+
+
+def _versioned(version: int, content: object) -> Versioned:
+    return Versioned(version, fingerprint(content)[:16])
+
+
+def _formula(kpi: Kpi) -> tuple[object, ...]:
+    """Return what makes a KPI's value; targets, thresholds and titles say how it is looked at."""
+    parts = (kpi.numerator, kpi.denominator, kpi.n)
+    texts = tuple(None if part is None else (part.terms, part.constant) for part in parts)
+    return (kpi.unit, kpi.scale, *texts, kpi.quantile, kpi.of)
+
+
+def _content(rule: Rule | ImmediateRule) -> dict[str, Any]:
+    """Return what a rule says, in names: another KPI beside its own does not change it."""
+    content = {f.name: getattr(rule, f.name) for f in fields(rule) if f.compare}
+    if isinstance(rule, ImmediateRule):
+        return content | {"kpi": rule.kpi.id}
+    kpis = rule.scope.kpis
+    return content | {
+        "scope": rule.scope.id,
+        "when": rule.when.text,
+        "clear": rule.clear and rule.clear.text,
+        "guards": [guard.text for guard in rule.guards],
+        "minimum_n": {kpis[place].id: n for place, n in rule.minimum_n.items()},
+    }

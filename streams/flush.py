@@ -24,18 +24,19 @@ from typing import Any, Protocol
 from faust.types import TP
 
 from processors.actions import action_record, subject_key, suppression_record
-from processors.merge import Outcome, Stretch
+from processors.merge import Stretch
 from processors.rules import Firing
 from schemas.catalogue import ACTIONS, AS_OF, PARTIALS, SUPPRESSIONS, WATERMARKS
 from schemas.headers import cloud_event_headers
+from streams.basis import Basis
 from streams.columnar import Batch, Membership
 from streams.definitions import Definitions
 from streams.fold import FoldStage, Taken, fold_topic, immediate_actions
-from streams.merge import MergeStage
+from streams.merge import Decided, MergeStage
 from streams.partials import Writer, destination_of, partials_records
 from streams.publish import KpiRecords, Publication
 from streams.records import Record
-from streams.state import Advance, Entry
+from streams.state import Advance, Entry, basis_entry
 
 VERSION_BITS = 48
 
@@ -67,7 +68,10 @@ class Flush:
 
 @dataclass(slots=True)
 class Engine:
-    """The stages of one worker and what a flush makes of them."""
+    """The stages of one worker and what a flush makes of them.
+
+    ``bases`` are to be written with the next progress of their partitions.
+    """
 
     definitions: Definitions
     transactional_id: str
@@ -75,6 +79,7 @@ class Engine:
     folds: dict[TP, FoldStage] = field(default_factory=dict)
     merges: dict[TP, MergeStage] = field(default_factory=dict)
     stale: dict[TP, tuple[bytes, ...]] = field(default_factory=dict)
+    bases: dict[TP, Basis] = field(default_factory=dict)
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[str, int] = field(default_factory=dict)
@@ -102,6 +107,7 @@ class Engine:
             self.folds.pop(tp, None)
             self.merges.pop(tp, None)
             self.stale.pop(tp, None)
+            self.bases.pop(tp, None)
 
     def flush(
         self,
@@ -210,14 +216,14 @@ class Engine:
         return moved
 
     def _decide(
-        self, flush: Flush, stage: MergeStage, outcomes: Sequence[Outcome], now_ms: int
+        self, flush: Flush, stage: MergeStage, decided: Sequence[Decided], now_ms: int
     ) -> None:
-        as_of = stage.merge.as_of() if outcomes else []
-        for outcome in outcomes:
-            if isinstance(outcome, Firing):
-                self._act(flush, action_record(outcome, as_of, now_ms), stage.partition)
+        for each in decided:
+            if isinstance(each.outcome, Firing):
+                action = action_record(each.outcome, each.as_of, now_ms)
+                self._act(flush, action, stage.partition)
             else:
-                record = suppression_record(outcome, as_of, now_ms)
+                record = suppression_record(each.outcome, each.as_of, now_ms)
                 value = self._codecs[SUPPRESSIONS].encode(record)
                 key = subject_key(record)
                 flush.outputs.append(Record(SUPPRESSIONS, stage.partition, key, value))
@@ -281,6 +287,8 @@ class Engine:
         stage = self.folds.get(tp) or self.merges[tp]
         entry = stage.progress(self.transactional_id).entry(self.epoch)
         self._write_state(flush, tp, [entry])
+        if tp in self.bases:
+            self._write_state(flush, tp, [basis_entry(self.bases.pop(tp), self.epoch)])
         flush.offsets[tp] = stage.position
 
     def _write_checkpoints(self, flush: Flush) -> None:

@@ -133,8 +133,6 @@ class FoldStage:
         """Return the progress record of the state as it is."""
         return Progress(
             self.state.position,
-            self.definitions.fingerprint,
-            self.plan.topic.partitions,
             writer,
             self.checkpoint,
             self.watermark_ms,

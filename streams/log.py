@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, Producer, TopicCollection, TopicPartition, Uuid
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from schemas.client import offset_ranges, read_all
 
 _TIMEOUT_S = 30
+_NO_ID = str(Uuid(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Log(Protocol):
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return the first offset and the last stable offset (exclusive) of partitions."""
 
+    def topic_id(self, topic: str) -> str:
+        """Return what tells a topic from another of its name, empty where the log does not say."""
+
     def read(
         self,
         topic: str,
@@ -63,6 +67,13 @@ class Log(Protocol):
 
     def end_transactions(self, transactional_ids: Sequence[str]) -> None:
         """End whatever is open under the ids of writers that are gone; a live one is fenced."""
+
+
+def topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:
+    """Return the ids of topics, empty for brokers that give none. Raises KafkaException."""
+    described = admin.describe_topics(TopicCollection([*topics]), request_timeout=_TIMEOUT_S)
+    found = {name: str(future.result().topic_id) for name, future in described.items()}
+    return {name: "" if topic_id == _NO_ID else topic_id for name, topic_id in found.items()}
 
 
 class KafkaLog:
@@ -84,6 +95,10 @@ class KafkaLog:
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return the first offset and the last stable offset (exclusive) of partitions."""
         return offset_ranges(self._client, topic, partitions)
+
+    def topic_id(self, topic: str) -> str:
+        """Return the topic's id; a broker before Kafka 2.8 gives none."""
+        return topic_ids(self._admin, [topic])[topic]
 
     def read(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from processors.merge import Merge, Outcome
 from schemas.catalogue import PARTIALS
@@ -17,6 +18,14 @@ from streams.state import MergeBlocks, Progress, Saved
 
 class ForeignDefinitions(Exception):
     """Partials were folded by other definitions than ours: a sum of both would mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a rule decided, and the positions that its figures include."""
+
+    outcome: Outcome
+    as_of: list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -50,19 +59,21 @@ class MergeStage:
         """The offset of the next record to take."""
         return self.merge.position
 
-    def take(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def take(self, batches: Sequence[Batch]) -> list[Decided]:
         """Apply the batches' blocks in their order; return what rules decided.
 
         Time is looked at after each block, so that blocks read again in other batches, after a
         restart, lead to the same decisions: those were published, and are not made twice.
         """
-        outcomes: list[Outcome] = []
+        decided: list[Decided] = []
         for batch in batches:
             for record in trimmed(self.merge.position, batch):
                 self._apply(record.value)
-                outcomes += self.merge.settle()
+                for outcome in self.merge.settle():
+                    as_of = self.merge.seen_by_rules(outcome.rule.scope.id)
+                    decided.append(Decided(outcome, as_of))
             self.merge.position = max(self.merge.position, batch.after)
-        return outcomes
+        return decided
 
     def _apply(self, value: bytes) -> None:
         record = self.codec.read(value)
@@ -82,10 +93,4 @@ class MergeStage:
 
     def progress(self, writer: str) -> Progress:
         """Return the progress record of the state as it is."""
-        return Progress(
-            self.merge.position,
-            self.definitions.fingerprint,
-            self.definitions.catalogue[PARTIALS].partitions,
-            writer,
-            self.checkpoint,
-        )
+        return Progress(self.merge.position, writer, self.checkpoint)

@@ -23,17 +23,21 @@ import structlog
 from faust.types import TP
 
 from schemas.catalogue import PARTIALS
+from streams.basis import Basis, misfits
 from streams.columnar import Batch
 from streams.flush import Engine
 from streams.fold import FoldStage
 from streams.log import Fetched, Log
 from streams.merge import MergeStage
-from streams.state import Advance, Progress, Saved, read_saved
+from streams.state import Advance, Progress, Saved, UnknownFormat, read_saved
 
 logger = structlog.get_logger(__name__)
 
 #: How long a transaction may be left open by a writer that may still end it itself.
 PATIENCE_S = 1.0
+
+#: The way out where saved state cannot be gone on from.
+ANEW = "run `andon rebuild` to build everything anew from the input topics"
 
 _LOOK_EVERY_S = 0.05
 
@@ -59,6 +63,7 @@ class Recovery:
         """Recover the partitions. Raises :class:`Refused` or :class:`Superseded`."""
         by_topic: dict[str, list[int]] = {}
         for tp in sorted(tps):
+            self._check_known(tp)
             by_topic.setdefault(tp.topic, []).append(tp.partition)
         changelog = self.engine.definitions.changelog
         self._await_stable(
@@ -74,12 +79,17 @@ class Recovery:
             self._check_current()
             for partition, found in records.items():
                 entries[partition] += _entries(found)
+        ours = self.engine.definitions.basis(topic, self.log.topic_id(topic))
         ranges = self.log.ranges(topic, partitions)
         targets: dict[int, Progress] = {}
         for partition in partitions:
-            saved = read_saved(entries[partition], self.engine.epoch)
-            self._check(topic, partition, saved, *ranges[partition])
+            saved = self._read(topic, partition, entries[partition])
+            self._check(topic, partition, saved, ours)
+            self._check_range(topic, partition, saved, *ranges[partition])
             self._place(topic, partition, saved, ranges[partition][0])
+            basis = saved.basis.followed_by(ours) if saved.basis is not None else ours
+            if basis != saved.basis:
+                self.engine.bases[TP(topic, partition)] = basis
             if saved.progress is not None:
                 targets[partition] = saved.progress
         self._replay(topic, targets)
@@ -117,38 +127,51 @@ class Recovery:
         )
         self.log.end_transactions(sorted(writers))
 
-    def _check(self, topic: str, partition: int, saved: Saved, first: int, end: int) -> None:
+    def _check_known(self, tp: TP) -> None:
+        partitions = self.engine.definitions.catalogue[tp.topic].partitions
+        if tp.partition >= partitions:
+            raise Refused(
+                f"{tp.topic}[{tp.partition}]: found a partition that was added, expected "
+                f"{partitions} of them: their keys have moved; set `partitions` in "
+                f"ANDON_TOPICS_FILE, for the topic and its changelog alike, and {ANEW}"
+            )
+
+    def _read(
+        self, topic: str, partition: int, entries: Sequence[tuple[bytes, bytes | None]]
+    ) -> Saved:
+        try:
+            return read_saved(entries, self.engine.epoch)
+        except UnknownFormat as problem:
+            raise Refused(
+                f"{topic}[{partition}]: {problem}: it was written by another release; go back to "
+                f"that, or {ANEW}"
+            ) from problem
+
+    def _check(self, topic: str, partition: int, saved: Saved, ours: Basis) -> None:
         place = f"{topic}[{partition}]"
-        definitions = self.engine.definitions
         if saved.newest_epoch > self.engine.epoch:
             raise Refused(
                 f"{place}: found state of rebuild epoch {saved.newest_epoch}, expected none above "
                 f"{self.engine.epoch}: set ANDON_REBUILD_EPOCH={saved.newest_epoch}"
             )
+        if saved.progress is None:
+            return
+        if saved.basis is None:
+            raise Refused(f"{place}: found state that does not say what it rests on: {ANEW}")
+        faults = [f"{place}: {fault}" for fault in misfits(saved.basis, ours, ANEW)]
+        if faults:
+            raise Refused("\n  ".join(faults))
+
+    def _check_range(self, topic: str, partition: int, saved: Saved, first: int, end: int) -> None:
         progress = saved.progress
         if progress is None:
             return
-        anew = (
-            f"set ANDON_REBUILD_EPOCH={self.engine.epoch + 1} on all workers to build everything "
-            "anew from the input topics"
-        )
-        if progress.definitions != definitions.fingerprint:
-            raise Refused(
-                f"{place}: found state by definitions {progress.definitions}, expected "
-                f"{definitions.fingerprint}: a measure, scope, parameter or topic time has "
-                f"changed; undo that, or {anew}"
-            )
-        if progress.partitions != definitions.catalogue[topic].partitions:
-            raise Refused(
-                f"{place}: found state of a topic of {progress.partitions} partitions, expected "
-                f"{definitions.catalogue[topic].partitions}: {anew}"
-            )
         needed = progress.position if progress.checkpoint is None else progress.checkpoint
         if progress.position > end or needed < first:
             raise Refused(
-                f"{place}: found progress {progress.position} with checkpoint "
+                f"{topic}[{partition}]: found progress {progress.position} with checkpoint "
                 f"{progress.checkpoint}, expected both within the log, [{first}, {end}]: the topic "
-                f"was made anew or its retention is too short; {anew}"
+                f"was made anew or its retention is too short; {ANEW}"
             )
 
     def _place(self, topic: str, partition: int, saved: Saved, first: int) -> None:
@@ -212,7 +235,7 @@ class Recovery:
             raise Refused(
                 f"{tp.topic}[{tp.partition}]: found {found} after taking the records since the "
                 f"checkpoint again, expected {expected}: the input has changed, or this release "
-                f"counts otherwise; set ANDON_REBUILD_EPOCH={self.engine.epoch + 1} to build anew"
+                f"counts otherwise; {ANEW}"
             )
 
     def _stage(self, tp: TP) -> FoldStage | MergeStage:

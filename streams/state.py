@@ -1,10 +1,12 @@
 """State in a changelog topic: what a checkpoint writes, and reading it back.
 
-Each partition of inputs and partials has one partition of a compacted changelog topic. Two kinds of
-records stand in it:
+Each partition of inputs and partials has one partition of a compacted changelog topic. Three kinds
+of records stand in it:
 
 - *progress*, one record, written by every flush that takes anything from the partition: how far it
   is processed, and what the state must look like there;
+- *basis*, one record, written with the first progress under other definitions: see
+  :mod:`streams.basis`;
 - *checkpoint blocks*, written now and then, all of one checkpoint in one transaction: the state at
   a position. Only what changed since the last checkpoint is written.
 
@@ -26,12 +28,21 @@ from processors.fold import Account, SourceState
 from processors.merge import Link, Merge, Place
 from processors.rules import GroupState, Sample
 from processors.segments import unpack
+from streams.basis import Basis
+
+#: What the records of a changelog mean. Raise it with every change of that.
+STATE_FORMAT = 1
 
 #: Blocks are cut below this: a broker's default limit for a message is 1 MiB.
 BLOCK_BYTES = 900_000
 
 _PROGRESS = "progress"
 _CHECKPOINT = "checkpoint"
+_BASIS = "basis"
+
+
+class UnknownFormat(Exception):
+    """State was written in a form that this release does not know."""
 
 
 class Entry(NamedTuple):
@@ -52,14 +63,12 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a partition is processed, and under which definitions.
+    """How far a partition is processed.
 
     ``advances`` are those since the checkpoint at ``checkpoint`` (None before the first one).
     """
 
     position: int
-    definitions: str
-    partitions: int
     writer: str
     checkpoint: int | None = None
     watermark_ms: int | None = None
@@ -68,7 +77,12 @@ class Progress:
 
     def entry(self, epoch: int) -> Entry:
         """Return the changelog record."""
-        return Entry(_key(epoch, _PROGRESS), _dump(asdict(self)))
+        return Entry(_key(epoch, _PROGRESS), _dump({"format": STATE_FORMAT, **asdict(self)}))
+
+
+def basis_entry(basis: Basis, epoch: int) -> Entry:
+    """Return the changelog record of what state rests on."""
+    return Entry(_key(epoch, _BASIS), basis.dump())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,7 @@ class Saved:
     """What a changelog partition holds for one rebuild epoch."""
 
     progress: Progress | None = None
+    basis: Basis | None = None
     checkpoint: dict[str, Any] | None = None
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     stale: tuple[bytes, ...] = ()
@@ -87,7 +102,10 @@ class Saved:
 
 
 def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Saved:
-    """Return the newest value of each key; keys of other epochs are stale, to be taken out."""
+    """Return the newest value of each key; keys of other epochs are stale, to be taken out.
+
+    Raises :class:`UnknownFormat` for a progress record of another format.
+    """
     newest: dict[bytes, bytes] = {}
     for key, value in entries:
         if value is None:
@@ -98,9 +116,11 @@ def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Sav
     named = {key.decode(): value for key, value in newest.items()}
     values = {key.removeprefix(own): value for key, value in named.items() if key.startswith(own)}
     progress = values.pop(_PROGRESS, None)
+    basis = values.pop(_BASIS, None)
     checkpoint = values.pop(_CHECKPOINT, None)
     return Saved(
         _progress(json.loads(progress)) if progress else None,
+        Basis.load(basis) if basis else None,
         json.loads(checkpoint) if checkpoint else None,
         _join(values),
         tuple(key.encode() for key in named if not key.startswith(own)),
@@ -108,6 +128,9 @@ def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Sav
 
 
 def _progress(values: dict[str, Any]) -> Progress:
+    found = values.pop("format", 0)
+    if found != STATE_FORMAT:
+        raise UnknownFormat(f"found state of format {found}, expected {STATE_FORMAT}")
     values["account"] = Account(**values["account"])
     values["advances"] = tuple(Advance(**advance) for advance in values["advances"])
     return Progress(**values)
@@ -180,6 +203,10 @@ class MergeBlocks:
             "skipped": merge.skipped,
             "too_late": merge.too_late,
             "ticked": {scope_id: state.ticked for scope_id, state in merge.scopes.items()},
+            "joined": {
+                scope_id: [[*source, ms] for source, ms in state.joined.items()]
+                for scope_id, state in merge.scopes.items()
+            },
         }
         entries += self._cut("rules", _pack(_rule_state(merge)), epoch)
         return [*entries, Entry(_key(epoch, _CHECKPOINT), _dump(head))]
@@ -223,6 +250,9 @@ class MergeBlocks:
                 merge.restore(place[0], (int(place[1]), int(place[2])), unpack(block))
         for scope_id, ticked in head["ticked"].items():
             merge.scopes[scope_id].ticked.update(ticked)
+        for scope_id, joined in head["joined"].items():
+            for topic, partition, ms in joined:
+                merge.scopes[scope_id].joined[topic, partition] = ms
         if "rules" in blocks:
             _load_rule_state(merge, _unpack(blocks["rules"]))
 

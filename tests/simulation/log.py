@@ -59,6 +59,8 @@ class MemoryLog:
     generation: int = 0
     members: set[str] = field(default_factory=set)
     slow_markers: bool = False
+    #: Of topics that were made anew.
+    topic_ids: dict[str, str] = field(default_factory=dict)
     now_ms: int = 0
     #: What happens while a recovery waits: called one by one, each time that it looks.
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
@@ -152,6 +154,9 @@ class MemoryLog:
 
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         return {p: (0, self._stable(TP(topic, p))) for p in partitions}
+
+    def topic_id(self, topic: str) -> str:
+        return self.topic_ids.get(topic, f"id of {topic}")
 
     def read(
         self,

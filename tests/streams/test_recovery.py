@@ -92,7 +92,7 @@ def test_the_state_of_another_time_is_refused_with_what_to_do():
     run.flush(run.recover("first"), 3)
     del run.log.partitions[SOURCE]
 
-    with pytest.raises(Refused, match=r"found progress 3 .* ANDON_REBUILD_EPOCH=1"):
+    with pytest.raises(Refused, match=r"found progress 3 .* run `andon rebuild`"):
         run.recover("second")
 
 

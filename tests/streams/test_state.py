@@ -45,9 +45,9 @@ class Changelog:
 
 
 def test_progress_comes_back_as_it_was():
-    """Position, definitions, account and the advances since the checkpoint are in one record."""
+    """Position, account, writer and the advances since the checkpoint are in one record."""
     advances = (Advance(4, 900, "IDLE"), Advance(7, 0, "EMPTY"))
-    progress = Progress(7, "abc", 4, "writer", 2, 1_000, Account(7, 3, 2, 1, 1), advances)
+    progress = Progress(7, "writer", 2, 1_000, Account(7, 3, 2, 1, 1), advances)
     log = Changelog()
     log.write([progress.entry(0)])
 
@@ -56,7 +56,7 @@ def test_progress_comes_back_as_it_was():
 
 def test_state_of_another_epoch_is_stale():
     """A rebuild does not read what was before it, knows its keys, and never goes back."""
-    progress = Progress(7, "abc", 4, "writer")
+    progress = Progress(7, "writer")
     log = Changelog()
     log.write([progress.entry(1), Entry(b"2|checkpoint", b"{}")])
     saved = log.saved
