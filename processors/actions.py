@@ -30,8 +30,8 @@ def action_record(
 ) -> Record:
     """Return the record, in the contract `action`, of a rule that fires.
 
-    ``as_of`` are the positions {topic, partition, position} that the figures include. Instants are
-    epoch milliseconds.
+    ``as_of`` are the positions {topic, partition, position, from_time} that the figures include.
+    Instants are epoch milliseconds.
     """
     rule = firing.rule
     names = names_of_firing(firing)

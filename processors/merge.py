@@ -57,7 +57,8 @@ class Stretch:
     """The positions ``(from, to]`` of a source partition that a block covers.
 
     Without a watermark, a stretch of records says nothing about time: none of them could be read.
-    An empty one says that the partition holds no event yet, and holds nothing back.
+    An empty one says that the partition holds no event yet, and holds nothing back. ``begins`` says
+    that nothing of the partition was counted before it: no other can be the first of its chain.
     """
 
     topic: str
@@ -65,6 +66,7 @@ class Stretch:
     from_position: int
     to_position: int
     watermark_ms: int | None
+    begins: bool = False
 
     @property
     def tells_time(self) -> bool:
@@ -195,7 +197,9 @@ class ScopeState:
     """Keys and segments of one scope.
 
     ``changed`` are the windows with rows to publish; ``due`` orders, per source, the windows to
-    come final; ``ticked`` is, per source, up to where rules have seen its panes.
+    come final; ``ticked`` is, per topic, up to where rules have seen its panes, and ``joined``
+    where that was when a partition known to be empty got its first event: rules never see what it
+    holds from before.
     """
 
     scope: Scope
@@ -208,6 +212,7 @@ class ScopeState:
     due: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     samples: dict[int, list[tuple[int, str, SampleIds]]] = field(default_factory=dict)
     ticked: dict[str, int] = field(default_factory=dict)
+    joined: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def codes_of(self, keys: Sequence[str]) -> NDArray[np.int32]:
         """Return the code of each key, giving new keys one."""
@@ -351,10 +356,18 @@ class Merge:
             for (topic, partition), link in sorted(self.chain.items())
         ]
 
+    def seen_by_rules(self, scope_id: str) -> list[dict[str, object]]:
+        """Return :meth:`as_of` with the instant from which on rules of a scope see a partition."""
+        joined = self.scopes[scope_id].joined
+        return [
+            {**place, "from_time": joined.get((topic, partition))}
+            for place, (topic, partition) in zip(self.as_of(), sorted(self.chain), strict=True)
+        ]
+
     def _follows(self, block: Block, stretch: Stretch) -> bool:
         link = self.chain.get((stretch.topic, stretch.partition))
         if link is None:
-            joins = block.part == 0
+            joins = block.part == 0 and stretch.begins
         elif block.part == 0:
             joins = link.whole and stretch.from_position == link.to_position
         else:
@@ -364,13 +377,18 @@ class Merge:
         if link is not None and link.whole and stretch.to_position <= link.to_position:
             return False
         found = f"({stretch.from_position}, {stretch.to_position}] part {block.part}"
+        expected = "the first of the partition" if link is None else f"them to follow {link}"
         raise ChainBroken(
-            f"{stretch.topic}[{stretch.partition}]: found partials {found}, expected them to "
-            f"follow {link}"
+            f"{stretch.topic}[{stretch.partition}]: found partials {found}, expected {expected}: "
+            "partials or state of the merge are lost; run `andon rebuild`"
         )
 
     def _note_watermark(self, source: tuple[str, int], watermark_ms: int | None) -> None:
         known = self.watermarks.get(source)
+        if known is None and watermark_ms is not None and source in self.watermarks:
+            for state in self.scopes.values():
+                if source[0] in state.ticked:
+                    state.joined[source] = state.ticked[source[0]]
         if known is None or watermark_ms is None:
             self.watermarks[source] = watermark_ms if known is None else known
         else:
@@ -437,7 +455,7 @@ class Merge:
     def _add_panes(self, state: ScopeState, section: Section, rows: Rows) -> None:
         on_time = section.rows["rule"].is_not_null().to_numpy()
         panes = section.rows["rule"].fill_null(0).to_numpy()
-        on_time &= panes >= state.ticked.get(section.source, BEFORE_ALL_MS)
+        on_time &= panes >= self._ticked(state, section.source)
         kept = np.flatnonzero(on_time)
         starts = (panes - panes % state.pane_ms)[kept]
         for start, chosen in _by_start(starts):
@@ -451,7 +469,7 @@ class Merge:
     def _add_samples(
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
     ) -> None:
-        ticked = state.ticked.get(source, BEFORE_ALL_MS)
+        ticked = self._ticked(state, source)
         columns = ("rule", "sample", "event_time", "interaction_id", "evaluation_id")
         for code, (pane, sample, time, interaction, evaluation) in zip(
             codes.tolist(), rows.select(columns).iter_rows(), strict=True
@@ -579,9 +597,12 @@ class Merge:
             outcomes += self._tick(runtime, tick)
             runtime.next_tick_ms = tick + every
         ticked = self.scopes[runtime.scope.id].ticked
-        for source in runtime.sources:
-            ticked[source] = max(ticked.get(source, BEFORE_ALL_MS), last)
+        for topic in {self.plan.sources[source].topic for source in runtime.sources}:
+            ticked[topic] = max(ticked.get(topic, BEFORE_ALL_MS), last)
         return outcomes
+
+    def _ticked(self, state: ScopeState, source: str) -> int:
+        return state.ticked.get(self.plan.sources[source].topic, BEFORE_ALL_MS)
 
     def _next_tick(self, runtime: GroupRuntime, last_ms: int) -> int:
         """Return the next tick, which is after ``last_ms`` if none is due."""

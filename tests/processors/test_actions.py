@@ -18,7 +18,14 @@ from schemas.codec import Codec
 from schemas.registry import FileRegistry
 from tests.processors.rules.timeline import play, quality, rule_book
 
-AS_OF = [{"topic": "contact-centre.evaluations.v1", "partition": 2, "position": 41}]
+AS_OF = [
+    {
+        "topic": "contact-centre.evaluations.v1",
+        "partition": 2,
+        "position": 41,
+        "from_time": None,
+    }
+]
 FAILED = {
     "immediate": "true",
     "source": "evaluations",
