@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from typing import Any
 
 from processors.merge import Merge, Outcome
 from schemas.catalogue import PARTIALS
@@ -19,14 +18,6 @@ from streams.state import MergeBlocks, Progress, Saved
 
 class ForeignDefinitions(Exception):
     """Partials were folded by other definitions than ours: a sum of both would mean nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What a rule decided, and the positions that its figures include."""
-
-    outcome: Outcome
-    as_of: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

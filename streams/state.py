@@ -207,10 +207,6 @@ class MergeBlocks:
                 scope_id: [[*source, ms] for source, ms in state.joined.items()]
                 for scope_id, state in merge.scopes.items()
             },
-            "joined": {
-                scope_id: [[*source, ms] for source, ms in state.joined.items()]
-                for scope_id, state in merge.scopes.items()
-            },
         }
         entries += self._cut("rules", _pack(_rule_state(merge)), epoch)
         return [*entries, Entry(_key(epoch, _CHECKPOINT), _dump(head))]
@@ -254,9 +250,6 @@ class MergeBlocks:
                 merge.restore(place[0], (int(place[1]), int(place[2])), unpack(block))
         for scope_id, ticked in head["ticked"].items():
             merge.scopes[scope_id].ticked.update(ticked)
-        for scope_id, joined in head["joined"].items():
-            for topic, partition, ms in joined:
-                merge.scopes[scope_id].joined[topic, partition] = ms
         for scope_id, joined in head["joined"].items():
             for topic, partition, ms in joined:
                 merge.scopes[scope_id].joined[topic, partition] = ms
