@@ -4,7 +4,8 @@ import base64
 import logging
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.errors import StackError
@@ -30,7 +31,6 @@ _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -55,13 +55,34 @@ _SETTINGS = {
 }
 
 
-class Kafka:
-    """The Kafka of one state directory: data, log, configuration and pid below `directory`."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A second listener, on `port`, whose clients are sent to `advertised_port`: a proxy's."""
 
-    def __init__(self, directory: Path, cache: Path, tell: Callable[[str], None]) -> None:
+    port: int
+    advertised_port: int
+
+
+class Kafka:
+    """The Kafka of one state directory: data, log, configuration and pid below `directory`.
+
+    `settings` of the broker go before those that are set here.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        cache: Path,
+        tell: Callable[[str], None],
+        *,
+        link: Link | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.server = Server("kafka", directory)
         self._cache = cache
         self._tell = tell
+        self._link = link
+        self._settings = settings or {}
 
     @property
     def pid(self) -> int | None:
@@ -102,11 +123,17 @@ class Kafka:
 
     def _configure(self, port: int) -> Path:
         controller = free_port()
-        listeners = f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"
+        listening = {"PLAINTEXT": port, "CONTROLLER": controller}
+        advertised = dict(listening)
+        if self._link:
+            listening["LINK"] = self._link.port
+            advertised["LINK"] = self._link.advertised_port
         settings = {
             **_SETTINGS,
-            "listeners": listeners,
-            "advertised.listeners": listeners,
+            **self._settings,
+            "listener.security.protocol.map": ",".join(f"{n}:PLAINTEXT" for n in listening),
+            "listeners": _listeners(listening),
+            "advertised.listeners": _listeners(advertised),
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
             "log.dirs": str(self._data),
         }
@@ -132,6 +159,10 @@ class Kafka:
                 f"kafka: its data directory could not be formatted\n  {done.stderr.strip()}",
                 f"delete {self._data} and try again",
             )
+
+
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def answers(bootstrap_servers: str, timeout_s: float = 1.0) -> bool:

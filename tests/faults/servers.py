@@ -1,0 +1,185 @@
+"""A Kafka and a Valkey that may be killed, with a link between them and the workers."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import redis
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+import deploy.local.kafka as local_kafka
+from deploy.local.kafka import Kafka
+from deploy.local.lifeline import lifeline
+from deploy.local.process import free_port
+from deploy.local.valkey import Valkey
+from schemas.catalogue import KPIS, Catalogue, create_topics
+from schemas.client import offset_ranges, read_all
+from streams.settings import Settings, cache_dir
+from tests.faults.crew import wait_until
+from tests.faults.judge import delivered
+
+_BROKER: Final = {
+    "log.cleaner.backoff.ms": "300",
+    # Files of short segments are taken away at once, as are their superseded records.
+    "log.segment.delete.delay.ms": "1000",
+}
+_EAGER: Final = {
+    "segment.ms": "300",
+    "min.cleanable.dirty.ratio": "0.0",
+    "delete.retention.ms": "0",
+}
+_PATIENT: Final = {"segment.ms": "604800000", "delete.retention.ms": "86400000"}
+_WAIT_S: Final = 30.0
+
+
+class Servers:
+    """The servers of a run below `directory`. Start them with `running`."""
+
+    def __init__(self, directory: Path, catalogue: Catalogue, tell: Callable[[str], None]) -> None:
+        self.link_port = free_port()
+        self.broker_link_port = free_port()
+        link = local_kafka.Link(self.broker_link_port, self.link_port)
+        self._kafka = Kafka(directory / "kafka", cache_dir(), tell, link=link, settings=_BROKER)
+        self._valkey = Valkey(directory / "valkey", tell)
+        self._catalogue = catalogue
+        self._directory = directory
+
+    @contextmanager
+    def running(self) -> Iterator[Settings]:
+        """Start both, with the topics; give settings that lead to the broker without the link."""
+        with lifeline((self._valkey.server, self._kafka.server)):
+            try:
+                self.settings = Settings(
+                    kafka_bootstrap_servers=self._kafka.up(),
+                    redis_url=self._valkey.up(),
+                    state_dir=self._directory / "state",
+                    application_id="andon",
+                )
+                self._client = {**self.settings.kafka_client(), "log_level": 2}
+                create_topics(AdminClient(self._client), self._catalogue)
+                yield self.settings
+            finally:
+                self._signal_kafka(signal.SIGCONT)
+                self._valkey.down()
+                self._kafka.down()
+
+    # -- Kafka ----------------------------------------------------------------------------------
+
+    def _signal_kafka(self, number: signal.Signals) -> None:
+        if self._kafka.pid is not None:
+            os.kill(self._kafka.pid, number)
+
+    def kill_kafka(self) -> None:
+        """Kill the broker."""
+        self._signal_kafka(signal.SIGKILL)
+
+    def start_kafka(self) -> None:
+        """Start the broker again, on the same ports."""
+        self._kafka.up()
+
+    @contextmanager
+    def kafka_asleep(self) -> Iterator[None]:
+        """Stop the broker in its tracks."""
+        self._signal_kafka(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_kafka(signal.SIGCONT)
+
+    @contextmanager
+    def eager_compaction(self) -> Iterator[None]:
+        """Let changelogs be compacted as soon as they can be; as the catalogue says, afterwards."""
+        changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
+        self._configure({topic.name: _EAGER for topic in changelogs})
+        try:
+            yield
+        finally:
+            ratio = "min.cleanable.dirty.ratio"
+            self._configure({t.name: {**_PATIENT, ratio: t.config[ratio]} for t in changelogs})
+
+    @property
+    def _changelogs(self) -> Sequence[str]:
+        return [str(topic.changelog) for topic in self._catalogue.topics if topic.changelog]
+
+    def _configure(self, topics: dict[str, dict[str, str]]) -> None:
+        resources = [
+            ConfigResource(
+                ResourceType.TOPIC,
+                name,
+                incremental_configs=[_set(*config) for config in chosen.items()],
+            )
+            for name, chosen in topics.items()
+        ]
+        for done in AdminClient(self._client).incremental_alter_configs(resources).values():
+            done.result(_WAIT_S)
+
+    def await_compaction(self, timeout_s: float) -> int:
+        """Return how many records of the changelogs are gone, once some of each are."""
+        before = left = self._changelog_records()
+
+        def gone() -> bool:
+            nonlocal left
+            left = self._changelog_records()
+            return all(left[name] < before[name] for name in before)
+
+        wait_until(gone, f"compaction of {before}", timeout_s, every_s=0.5)
+        return sum(before.values()) - sum(left.values())
+
+    def _changelog_records(self) -> dict[str, int]:
+        return {
+            name: sum(len(found) for found in read_all(self._client, name))
+            for name in self._changelogs
+        }
+
+    # -- Redis ----------------------------------------------------------------------------------
+
+    def replace_redis(self) -> Callable[[], bool]:
+        """Kill Valkey and start it without anything that it held.
+
+        Return what tells whether it holds again all KPI records that there were at its start.
+        """
+        process = self._valkey.server.running()
+        assert process is not None
+        process.kill()
+        psutil.wait_procs([process], timeout=_WAIT_S)
+        for dump in self._valkey.server.directory.glob("*.rdb"):
+            dump.unlink()
+        self._valkey.up()
+        ends = {
+            f"{KPIS}/{partition}": end
+            for partition, (_, end) in offset_ranges(self._client, KPIS).items()
+        }
+        return lambda: self._holds(ends)
+
+    def _holds(self, ends: dict[str, int]) -> bool:
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            try:
+                held = delivered(client)
+            except redis.RedisError:
+                return False
+        return all(held.get(name, 0) >= end for name, end in ends.items())
+
+    def await_delivery(self, timeout_s: float) -> None:
+        """Return when nothing more comes into Redis."""
+        seen: list[dict[str, int]] = []
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+
+            def still() -> bool:
+                seen.append(delivered(client))
+                return bool(seen[-1]) and seen[-1:] == seen[-2:-1]
+
+            wait_until(still, "delivery comes to its end", timeout_s, every_s=2.0)
+
+
+def _set(name: str, value: str) -> Any:
+    return ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
