@@ -73,16 +73,39 @@ def suppression_record(
 
 def immediate_action_records(
     rule: ImmediateRule,
-    rows: Sequence[Mapping[str, Any]],
+    versions: Mapping[int, Sequence[Mapping[str, Any]]],
     as_of: Sequence[Mapping[str, Any]],
     created_time_ms: int,
 ) -> Iterator[Record]:
-    """Yield one record, in the contract `action`, for each event that meets an immediate rule.
+    """Yield the records, in the contract `action`, that the newest version of an event leads to.
 
-    ``rows`` are prepared rows of the rule's source with all its columns.
+    ``versions`` has, by the number of each version of the event that counted, the lowest first, its
+    prepared rows that meet the rule, with all columns of the source.
+    The first version that meets the rule opens an action, the first after it that does not
+    withdraws it. An action that was withdrawn is not opened again.
     """
-    for row in rows:
-        yield _immediate_record(rule, row, as_of, created_time_ms)
+    *before, newest = [
+        {_immediate_id(rule, row): row for row in rows} for rows in versions.values()
+    ]
+    opened: dict[str, Mapping[str, Any]] = {}
+    withdrawn: set[str] = set()
+    for met in before:
+        withdrawn |= opened.keys() - met.keys()
+        opened |= met
+    for action_id, row in newest.items():
+        if action_id not in opened:
+            yield _immediate_record(rule, row, as_of, created_time_ms)
+    for action_id, row in opened.items():
+        if action_id not in withdrawn and action_id not in newest:
+            action = _immediate_record(rule, row, as_of, created_time_ms)
+            reason = (
+                f"Version {max(versions)} of {row['event_id']} does not meet the rule any more."
+            )
+            yield {**action, "status": "WITHDRAWN", "reason": reason}
+
+
+def _immediate_id(rule: ImmediateRule, row: Mapping[str, Any]) -> str:
+    return _action_id(rule.id, rule.version, names_of_row(rule.subject, row), row["event_id"])
 
 
 def _immediate_record(
@@ -98,7 +121,7 @@ def _immediate_record(
     sample = Sample(event_time_ms, row["interaction_id"], evaluation_id)
     evidence = Evidence((), rule.kpi, float("nan"), 1, None, None, None, None, (sample,))
     return {
-        "action_id": _action_id(rule.id, rule.version, subject, row["event_id"]),
+        "action_id": _immediate_id(rule, row),
         **_proposed(rule.proposal, rule.id, rule.version, names),
         "episode_start": event_time_ms,
         "subject": _subject(rule.subject_scope, subject),

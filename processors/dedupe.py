@@ -7,7 +7,7 @@ be expired. An id costs 16 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +50,7 @@ class SeenIds:
             fresh[rows[new]] = True
             if new.any():
                 self.unsaved.setdefault(bucket, []).append(candidates[new])
-                self._insert(bucket, candidates[new])
+                insert_run(self.runs.setdefault(bucket, []), candidates[new])
         return fresh
 
     def close(self, before_ms: int) -> list[int]:
@@ -63,7 +63,8 @@ class SeenIds:
 
     def restore(self, bucket: int, hashes: Hashes) -> None:
         """Put back what a checkpoint wrote."""
-        self._insert(bucket, hashes[np.argsort(hashes[:, 0], kind="stable")])
+        run = hashes[np.argsort(hashes[:, 0], kind="stable")]
+        insert_run(self.runs.setdefault(bucket, []), run)
 
     def take_unsaved(self) -> dict[int, Hashes]:
         """Return the ids remembered since the last call, per bucket."""
@@ -76,13 +77,16 @@ class SeenIds:
         """Bytes held."""
         return sum(run.nbytes for runs in self.runs.values() for run in runs)
 
-    def _insert(self, bucket: int, run: Hashes) -> None:
-        # Runs double in length, so that n ids stand in log n runs and each is merged log n times.
-        runs = self.runs.setdefault(bucket, [])
-        while runs and len(runs[-1]) < 2 * len(run):
-            both = np.concatenate([runs.pop(), run])
-            run = both[np.argsort(both[:, 0], kind="stable")]
-        runs.append(run)
+
+def insert_run(runs: list[Hashes], run: Hashes) -> None:
+    """Add a run, sorted by its first column, to runs that may have any more columns than two.
+
+    Runs double in length, so that n ids stand in log n runs and each is merged log n times.
+    """
+    while runs and len(runs[-1]) < 2 * len(run):
+        both = np.concatenate([runs.pop(), run])
+        run = both[np.argsort(both[:, 0], kind="stable")]
+    runs.append(run)
 
 
 def _first_of_equal(hashes: Hashes) -> NDArray[np.bool_]:
@@ -106,15 +110,20 @@ def _first_of_equal_slowly(pairs: Iterable[tuple[int, ...]], count: int) -> NDAr
 
 
 def _contains(run: Hashes, hashes: Hashes) -> NDArray[np.bool_]:
+    found = np.zeros(len(hashes), dtype=np.bool_)
+    for row, _ in matches(run, hashes):
+        found[row] = True
+    return found
+
+
+def matches(run: Hashes, hashes: Hashes) -> Iterator[tuple[int, int]]:
+    """Yield (row of ``hashes``, row of the run) wherever the two hold the same id."""
     high = run[:, 0]
     at = np.searchsorted(high, hashes[:, 0])
-    found = np.zeros(len(hashes), dtype=np.bool_)
     inside = np.flatnonzero(at < len(high))
     for row in inside[high[at[inside]] == hashes[inside, 0]].tolist():
         place = int(at[row])
         while place < len(high) and high[place] == hashes[row, 0]:
             if run[place, 1] == hashes[row, 1]:
-                found[row] = True
-                break
+                yield row, place
             place += 1
-    return found

@@ -4,11 +4,16 @@ Two steps. :func:`admit` decides about each record of one partition, in its orde
 duplicate or applied. :func:`fold` groups the applied events of any number of partitions and adds
 their measures up. Both are functions of a prefix of each partition: neither batch boundaries nor
 the clock change what comes out.
+
+Where an event restates an earlier one, :func:`with_earlier` puts that one beside it, to be added
+with the weight -1: all that is added up is whole numbers, so what is taken back leaves no trace. It
+is taken back with the watermark of the restatement. So rules either see both or go on knowing what
+they knew: what is on time now was on time before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,10 +25,15 @@ from processors import histogram
 from processors.dedupe import BUCKET_MS, SeenIds, hash_ids
 from processors.keys import KEY_SEPARATOR
 from processors.kpis import Measure, Registry, Sample, Scope
+from processors.versions import Earlier, KeptVersions
 from processors.watermark import BEFORE_ALL_MS, Lateness, expired, running_watermarks
 
 #: Column of the prepared events: the watermark of their own partition just before them.
 WATERMARK = "_watermark"
+
+#: Column of the events of a restatable topic: 1 for one that counts, -1 for the version that it
+#: takes back, 0 for those that were taken back before. Without the column all count.
+WEIGHT = "_weight"
 
 SectionKind = Literal["sums", "histogram", "samples"]
 
@@ -41,12 +51,16 @@ class Account:
 
 @dataclass(slots=True)
 class SourceState:
-    """State of one source partition: all that a prefix of it leaves behind."""
+    """State of one source partition: all that a prefix of it leaves behind.
+
+    ``seen`` is that of topics whose events come in one version, ``versions`` that of the others.
+    """
 
     position: int = 0
     watermark_ms: int = BEFORE_ALL_MS
     account: Account = field(default_factory=Account)
     seen: SeenIds = field(default_factory=SeenIds)
+    versions: KeptVersions = field(default_factory=KeptVersions)
 
     def advance(self, watermark_ms: int) -> None:
         """Apply a logged advance of the watermark at this position."""
@@ -57,18 +71,28 @@ class SourceState:
 class Admission:
     """What became of a stretch of records: rows of the decoded frame, by outcome.
 
-    ``watermarks`` holds, for each row of the frame, the watermark just before it.
+    ``watermarks`` holds, for each row of the frame, the watermark just before it. ``earlier`` has,
+    for each applied row that restates, the records of the versions before it, the lowest first.
     """
 
     applied: NDArray[np.bool_]
     expired: NDArray[np.bool_]
     watermarks: NDArray[np.int64]
+    earlier: Earlier = field(default_factory=dict)
 
 
-def admit(state: SourceState, frame: pl.DataFrame, consumed: int, lateness: Lateness) -> Admission:
+def admit(
+    state: SourceState,
+    frame: pl.DataFrame,
+    consumed: int,
+    lateness: Lateness,
+    records: Sequence[bytes] | None = None,
+) -> Admission:
     """Decide about the decoded records of a stretch of one partition, and move the state on.
 
     ``frame`` holds the valid records in their order, ``consumed`` counts these and the dead ones.
+    ``records`` are the rows in a form to be kept, of a restatable topic; without them an event
+    counts once, and its version says nothing.
     """
     times = frame["event_time"].to_numpy()
     watermarks, state.watermark_ms = running_watermarks(times, state.watermark_ms, lateness)
@@ -76,15 +100,48 @@ def admit(state: SourceState, frame: pl.DataFrame, consumed: int, lateness: Late
     in_time = np.flatnonzero(~late)
     hashes = hash_ids(frame["event_id"].cast(pl.Binary).to_list())
     applied = np.zeros(len(frame), dtype=np.bool_)
-    applied[in_time] = state.seen.first_seen(hashes[in_time], times[in_time])
-    state.seen.close(state.watermark_ms - lateness.grace_ms - BUCKET_MS)
+    earlier: Earlier = {}
+    closed_ms = state.watermark_ms - lateness.grace_ms - BUCKET_MS
+    if records is None:
+        applied[in_time] = state.seen.first_seen(hashes[in_time], times[in_time])
+        state.seen.close(closed_ms)
+    else:
+        applied[in_time], found = state.versions.admit(
+            hashes[in_time],
+            frame["version"].to_numpy()[in_time],
+            times[in_time],
+            [records[row] for row in in_time.tolist()],
+        )
+        earlier = {int(in_time[row]): before for row, before in found.items()}
+        state.versions.close(closed_ms)
     account = state.account
     account.consumed += consumed
     account.dead_lettered += consumed - len(frame)
     account.expired += int(late.sum())
     account.applied += int(applied.sum())
     account.duplicates += len(in_time) - int(applied.sum())
-    return Admission(applied, late, watermarks)
+    return Admission(applied, late, watermarks, earlier)
+
+
+def with_earlier(
+    frame: pl.DataFrame, admission: Admission, decode: Callable[[list[bytes]], pl.DataFrame]
+) -> pl.DataFrame:
+    """Return the applied rows of a restatable topic, and behind them what they restate, weighted.
+
+    ``decode`` makes rows of kept records; columns that these lack (where and when a record came)
+    are those of the row that restates them.
+    """
+    applied = frame.filter(pl.Series(admission.applied)).with_columns(
+        pl.lit(1, pl.Int64).alias(WEIGHT)
+    )
+    if not admission.earlier:
+        return applied
+    rows = [row for row, records in admission.earlier.items() for _ in records]
+    weights = [w for records in admission.earlier.values() for w in (*[0] * (len(records) - 1), -1)]
+    before = decode([record for records in admission.earlier.values() for record in records])
+    came = frame[rows].drop(before.columns)
+    before = before.hstack(came).with_columns(pl.Series(WEIGHT, weights, pl.Int64))
+    return pl.concat([applied, before.select(applied.columns)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +151,8 @@ class Section:
     ``rows`` has the key columns joined as ``key`` and ``pane`` (start, by count time); ``rule`` is
     the start of the pane by event time if the event was on time for it, else null. Beside these:
     sums have a column per measure; histograms ``measure``, ``bucket``, ``count``; samples
-    ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``.
+    ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``, ``count``. What is taken back
+    counts below zero, and attributes are not taken back.
     """
 
     source: str
@@ -155,16 +213,20 @@ def plan_fold(
 def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
     """Add the measures of applied events up by key and pane, for every scope of the source.
 
-    ``events`` has the columns of the source's contract and :data:`WATERMARK`.
+    ``events`` has the columns of the source's contract, :data:`WATERMARK`, and :data:`WEIGHT` if
+    the topic is restatable.
     """
     if not len(events) or not plan.scopes:
         return []
+    weight = pl.col(WEIGHT) if WEIGHT in events.columns else None
     prepared = plan.registry.prepare(plan.source, events).with_columns(
-        _value(measure).alias(measure.id) for measure in plan.measures
+        _value(measure, weight).alias(measure.id) for measure in plan.measures
     )
     if not len(prepared):
         return []
-    queries = [query for scope in plan.scopes for query in _queries(plan, scope, prepared.lazy())]
+    count = (pl.len().cast(pl.Int64) if weight is None else weight.sum()).alias("count")
+    lazy = prepared.lazy()
+    queries = [query for scope in plan.scopes for query in _queries(plan, scope, lazy, count)]
     frames = pl.collect_all([query for _, _, query in queries])
     return [
         Section(plan.source, scope.id, kind, rows)
@@ -173,16 +235,18 @@ def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
     ]
 
 
-def _value(measure: Measure) -> pl.Expr:
+def _value(measure: Measure, weight: pl.Expr | None) -> pl.Expr:
     if measure.aggregate == "histogram":
         return histogram.bucket_expression(measure.expression)
-    return measure.expression
+    return measure.expression if weight is None else measure.expression * weight
 
 
 _Query = tuple[Scope, SectionKind, pl.LazyFrame]
 
 
-def _queries(plan: FoldPlan, scope: ScopePlan, events: pl.LazyFrame) -> list[_Query]:
+def _queries(
+    plan: FoldPlan, scope: ScopePlan, events: pl.LazyFrame, count: pl.Expr
+) -> list[_Query]:
     queries: list[_Query] = []
     sums = set(scope.scope.sums)
     for count_time in sorted({measure.count_time for measure in plan.measures}):
@@ -193,12 +257,12 @@ def _queries(plan: FoldPlan, scope: ScopePlan, events: pl.LazyFrame) -> list[_Qu
             query = grouped.agg(pl.col(names).sum(), *_attributes(scope.scope))
             queries.append((scope.scope, "sums", query.select(*_keyed(scope.scope), *names)))
         queries.extend(
-            (scope.scope, "histogram", _histogram(scope, measure, events))
+            (scope.scope, "histogram", _histogram(scope, measure, events, count))
             for measure in counted
             if measure.id in scope.scope.histograms
         )
     queries.extend(
-        (scope.scope, "samples", _samples(scope, sample, events)) for sample in scope.samples
+        (scope.scope, "samples", _samples(scope, sample, events, count)) for sample in scope.samples
     )
     return queries
 
@@ -241,29 +305,39 @@ def _attributes(scope: Scope) -> list[pl.Expr]:
     return [newest.alias("attribute"), times.max().alias("attribute_time")]
 
 
-def _histogram(scope: ScopePlan, measure: Measure, events: pl.LazyFrame) -> pl.LazyFrame:
+def _histogram(
+    scope: ScopePlan, measure: Measure, events: pl.LazyFrame, count: pl.Expr
+) -> pl.LazyFrame:
     grouped = events.filter(pl.col(measure.id).is_not_null()).group_by(
         [*_group_columns(scope, measure.count_time), pl.col(measure.id).alias("bucket")]
     )
-    return grouped.agg(pl.len().cast(pl.Int64).alias("count")).select(
+    return grouped.agg(count).select(
         _key(scope.scope), "pane", "rule", pl.lit(measure.id).alias("measure"), "bucket", "count"
     )
 
 
-def _samples(scope: ScopePlan, sample: Sample, events: pl.LazyFrame) -> pl.LazyFrame:
-    """The newest ids of each key and pane; rows that rules cannot see are left out."""
+def _samples(
+    scope: ScopePlan, sample: Sample, events: pl.LazyFrame, count: pl.Expr
+) -> pl.LazyFrame:
+    """The newest ids of each key and pane; rows that rules cannot see are left out.
+
+    Ids that were taken back keep their place among the newest: what is among the newest of all
+    events is then among those of each flush, so their counts add up whatever the cuts.
+    """
     evaluation = pl.col("evaluation_id") if "evaluation" in sample.source else pl.lit(None)
     ids = [
         pl.col("event_time"),
         pl.col("interaction_id"),
         evaluation.cast(pl.String).alias("evaluation_id"),
     ]
-    chosen = events.filter(sample.expression).select(
-        *(pl.col(name).fill_null("") for name in scope.scope.key), _rule_pane(scope), *ids
-    )
+    names = [column.meta.output_name() for column in ids]
+    keys = [pl.col(name).fill_null("") for name in scope.scope.key]
     newest = (
-        chosen.filter(pl.col("rule").is_not_null())
-        .sort("event_time", "interaction_id", "evaluation_id", descending=[True, False, False])
+        events.filter(sample.expression)
+        .group_by(*keys, _rule_pane(scope), *ids)
+        .agg(count)
+        .filter(pl.col("rule").is_not_null())
+        .sort(*names, descending=[True, False, False])
         .group_by(*scope.scope.key, "rule", maintain_order=True)
         .head(sample.keep)
     )
@@ -272,7 +346,8 @@ def _samples(scope: ScopePlan, sample: Sample, events: pl.LazyFrame) -> pl.LazyF
         pl.col("rule").alias("pane"),
         "rule",
         pl.lit(sample.id).alias("sample"),
-        *(column.meta.output_name() for column in ids),
+        *names,
+        "count",
     )
 
 

@@ -8,6 +8,7 @@ function of the blocks applied, so that reading them again gives the same.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import gcd
@@ -210,7 +211,7 @@ class ScopeState:
     segments: SegmentStore = field(default_factory=SegmentStore)
     changed: set[Place] = field(default_factory=set)
     due: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
-    samples: dict[int, list[tuple[int, str, SampleIds]]] = field(default_factory=dict)
+    samples: dict[int, dict[tuple[int, str, SampleIds], int]] = field(default_factory=dict)
     ticked: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -470,14 +471,14 @@ class Merge:
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
     ) -> None:
         ticked = self._ticked(state, source)
-        columns = ("rule", "sample", "event_time", "interaction_id", "evaluation_id")
-        for code, (pane, sample, time, interaction, evaluation) in zip(
+        columns = ("rule", "count", "sample", "event_time", "interaction_id", "evaluation_id")
+        for code, (pane, count, sample, *ids) in zip(
             codes.tolist(), rows.select(columns).iter_rows(), strict=True
         ):
             if pane >= ticked:
-                start = pane - pane % state.pane_ms
-                ids = SampleIds(time, interaction, evaluation)
-                state.samples.setdefault(start, []).append((code, sample, ids))
+                counts = state.samples.setdefault(pane - pane % state.pane_ms, {})
+                entry = (code, sample, SampleIds(*ids))
+                counts[entry] = counts.get(entry, 0) + count
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -666,14 +667,14 @@ class Merge:
     def _samples(self, state: ScopeState, start_ms: int, end_ms: int) -> SamplesOf:
         def newest(key: tuple[str, ...], sample_id: str) -> list[SampleIds]:
             code = state.codes[KEY_SEPARATOR.join(key)]
-            found = [
-                ids
-                for start in range(start_ms, end_ms, state.pane_ms)
-                for of, sample, ids in state.samples.get(start, ())
-                if of == code and sample == sample_id
-            ]
+            found: Counter[SampleIds] = Counter()
+            for start in range(start_ms, end_ms, state.pane_ms):
+                for (of, sample, ids), count in state.samples.get(start, {}).items():
+                    if of == code and sample == sample_id:
+                        found[ids] += count
             keep = self.plan.registry.samples[sample_id].keep
-            return sorted(found, key=_newest_first)[:keep]
+            # What was taken back keeps its place: of older ones the counts may not be whole.
+            return [ids for ids in sorted(found, key=_newest_first)[:keep] if found[ids] > 0]
 
         return newest
 

@@ -42,7 +42,7 @@ _SPANS = ("disorder", "grace", "reach")
 _KEYS = frozenset(
     (
         *("name", "contract", "role", "key", "partitions"),
-        *("compatibility", "changelog", "config", "reaches", *_SPANS),
+        *("compatibility", "changelog", "restatable", "config", "reaches", *_SPANS),
     )
 )
 _TIMEOUT_S = 30.0
@@ -53,7 +53,8 @@ _POLL_S = 0.02
 class Topic:
     """One topic; `config` is the broker's, spans are 0 for topics that are no input.
 
-    `reaches` has the reach of count times, by name, that differ from the topic's own.
+    `restatable` says that a higher version of an event replaces the one before it; `reaches` has
+    the reach of count times, by name, that differ from the topic's own.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Topic:
     grace_ms: int
     reach_ms: int
     reaches: Mapping[str, int] = field(default_factory=dict)
+    restatable: bool = False
 
     def reach_of_ms(self, count_time: str) -> int:
         """Return how far before event_time this count time may lie, in ms."""
@@ -156,6 +158,7 @@ def _topic(entry: Any, defaults: Mapping[str, Any], faults: list[str]) -> Topic 
         grace_ms=parse_span_ms(entry.get("grace", "0s")),
         reach_ms=parse_span_ms(entry.get("reach", "0s")),
         reaches={name: parse_span_ms(span) for name, span in entry.get("reaches", {}).items()},
+        restatable=entry.get("restatable", False),
     )
 
 
@@ -169,6 +172,8 @@ def _faults_of(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if entry.get("contract") not in (None, *contract_names()):
         expected = ", ".join(contract_names())
         yield f"{name}.contract: {entry['contract']!r}, expected one of {expected}"
+    if not isinstance(entry.get("restatable", False), bool):
+        yield f"{name}.restatable: {entry['restatable']!r}, expected true or false"
     if entry.get("compatibility") not in (None, *COMPATIBILITIES):
         yield f"{name}.compatibility: {entry['compatibility']!r}, expected one of {COMPATIBILITIES}"
     if "_" in name:

@@ -146,6 +146,7 @@ def _fingerprint(catalogue: Catalogue, registry: Registry) -> str:
             topic.grace_ms,
             topic.reach_ms,
             sorted(topic.reaches.items()),
+            topic.restatable,
         )
         for topic in (*catalogue.inputs, catalogue[PARTIALS])
     ]

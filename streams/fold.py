@@ -11,12 +11,23 @@ import polars as pl
 from faust.types import TP
 
 from processors.actions import immediate_action_records
-from processors.fold import WATERMARK, Section, SourceState, admit, concatenate, fold
+from processors.fold import (
+    WATERMARK,
+    WEIGHT,
+    Admission,
+    Section,
+    SourceState,
+    admit,
+    concatenate,
+    fold,
+    with_earlier,
+)
 from processors.merge import Stretch
 from processors.watermark import BEFORE_ALL_MS
 from schemas.catalogue import DEAD_LETTERS, LATE
-from schemas.codec import Codec
+from schemas.codec import Codec, Decoded
 from schemas.errors import Reason
+from schemas.headers import schema_key
 from streams.columnar import Batch
 from streams.dead_letters import dead_letter, late_event
 from streams.definitions import Definitions, InputPlan
@@ -25,6 +36,10 @@ from streams.state import Advance, Progress, Saved, SourceBlocks
 
 OFFSET = "_offset"
 PARTITION = "_partition"
+
+
+class KeptUnreadable(Exception):
+    """A version that is to be taken back cannot be read as the record that was counted."""
 
 
 class PositionGap(Exception):
@@ -48,7 +63,10 @@ def trimmed(position: int, batch: Batch) -> list[Any]:
 
 @dataclass(slots=True)
 class Taken:
-    """What one flush takes from one input partition."""
+    """What one flush takes from one input partition.
+
+    ``applied`` has, of a restatable topic, the versions before each event behind the events.
+    """
 
     stretch: Stretch
     applied: pl.DataFrame
@@ -110,10 +128,11 @@ class FoldStage:
         )
         for rejected in decoded.rejected:
             self.reasons[rejected.reason] = self.reasons.get(rejected.reason, 0) + 1
-        admission = admit(self.state, decoded.frame, len(records), self.plan.lateness)
+        kept = self._kept(records, decoded) if self.plan.topic.restatable else None
+        admission = admit(self.state, decoded.frame, len(records), self.plan.lateness, kept)
         return Taken(
             self.stretch(start),
-            self._applied(decoded.frame, admission.applied, admission.watermarks, decoded, records),
+            self._applied(admission, decoded, records),
             self._aside(records, decoded, admission.expired, admission.watermarks),
             min((record.timestamp for record in records), default=None),
         )
@@ -140,21 +159,37 @@ class FoldStage:
             tuple(self.advances),
         )
 
-    def _applied(
-        self,
-        frame: pl.DataFrame,
-        applied: Any,
-        watermarks: Any,
-        decoded: Any,
-        records: list[Any],
-    ) -> pl.DataFrame:
-        frame = frame.with_columns(pl.Series(WATERMARK, watermarks, pl.Int64))
+    def _kept(self, records: list[Any], decoded: Decoded) -> list[bytes]:
+        """Return each row's record with all in it that reading it takes."""
+        return [
+            records[i].value
+            if schema_key(records[i].headers) is None
+            else self.codec.encode(decoded.frame.row(row, named=True))
+            for row, i in enumerate(decoded.index.tolist())
+        ]
+
+    def _read(self, kept: list[bytes]) -> pl.DataFrame:
+        decoded = self.codec.columns(kept, [])
+        for bad in decoded.rejected:
+            raise KeptUnreadable(
+                f"{self.plan.topic.name}[{self.partition}]: found {bad.message} in a version that "
+                "was counted, expected to read it once more to take it back: the contract has "
+                "become stricter; undo that, or rebuild"
+            )
+        return decoded.frame
+
+    def _applied(self, admission: Admission, decoded: Decoded, records: list[Any]) -> pl.DataFrame:
+        watermarks = pl.Series(WATERMARK, admission.watermarks, pl.Int64)
+        frame = decoded.frame.with_columns(watermarks)
         if any(self.definitions.rules.immediate(plan.source) for plan in self.plan.folds):
             offsets = np.array([record.offset for record in records], dtype=np.int64)
             frame = frame.with_columns(
                 pl.Series(OFFSET, offsets[decoded.index], pl.Int64),
                 pl.lit(self.partition).alias(PARTITION),
             )
+        if self.plan.topic.restatable:
+            return with_earlier(frame, admission, self._read)
+        applied = admission.applied
         return frame if applied.all() else frame.filter(pl.Series(applied))
 
     def _aside(
@@ -182,20 +217,48 @@ def fold_topic(plan: InputPlan, taken: Sequence[Taken]) -> list[Section]:
 def immediate_actions(
     definitions: Definitions, plan: InputPlan, taken: Sequence[Taken], created_ms: int
 ) -> list[dict[str, Any]]:
-    """Return the actions of rules that look at single events; as of just after each event."""
+    """Return what rules that look at single events decide; as of just after each event."""
     actions: list[dict[str, Any]] = []
     for source in plan.folds:
         rules = definitions.rules.immediate(source.source)
         if not rules:
             continue
         events = concatenate([found.applied for found in taken])
+        restated = _restated(events)
         prepared = definitions.registry.prepare(source.source, events)
         for rule in rules:
-            for row in prepared.filter(rule.expression).iter_rows(named=True):
-                position = {
-                    "topic": plan.topic.name,
-                    "partition": row[PARTITION],
-                    "position": row[OFFSET] + 1,
-                }
-                actions += immediate_action_records(rule, [row], [position], created_ms)
+            for place, met in sorted(_met(prepared.filter(rule.expression)).items()):
+                versions = {version: met.get(version, []) for version in restated.get(place, met)}
+                as_of = _as_of(plan, place)
+                actions += immediate_action_records(rule, versions, as_of, created_ms)
     return actions
+
+
+_Place = tuple[int, int]  # partition and offset of a record
+
+
+def _met(rows: pl.DataFrame) -> dict[_Place, dict[int, list[dict[str, Any]]]]:
+    """Return rows that meet a rule by the place of their event, and by its version."""
+    found: dict[_Place, dict[int, list[dict[str, Any]]]] = {}
+    for row in rows.iter_rows(named=True):
+        versions = found.setdefault((row[PARTITION], row[OFFSET]), {})
+        versions.setdefault(row["version"], []).append(row)
+    return found
+
+
+def _restated(events: pl.DataFrame) -> dict[_Place, list[int]]:
+    """Return, by the place of each event that restates, its versions so far and its own."""
+    found: dict[_Place, list[int]] = {}
+    if WEIGHT not in events.columns or events[WEIGHT].min() == 1:
+        return found
+    columns = events.select(PARTITION, OFFSET, "version", WEIGHT).sort("version")
+    places = columns.filter(pl.col(WEIGHT) < 1).select(PARTITION, OFFSET).unique()
+    for partition, offset, version, _ in columns.join(
+        places, on=[PARTITION, OFFSET], how="semi", maintain_order="left"
+    ).iter_rows():
+        found.setdefault((partition, offset), []).append(version)
+    return found
+
+
+def _as_of(plan: InputPlan, place: _Place) -> list[dict[str, Any]]:
+    return [{"topic": plan.topic.name, "partition": place[0], "position": place[1] + 1}]

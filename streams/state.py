@@ -140,27 +140,34 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 
 class SourceBlocks:
-    """Checkpoint blocks of a source partition: its position, and its seen ids by bucket."""
+    """Checkpoint blocks of a source partition: its position, seen ids and versions by bucket."""
 
     def __init__(self) -> None:
         self._written: dict[int, list[str]] = {}
 
     def save(self, state: SourceState, epoch: int) -> list[Entry]:
-        """Return what to write: the newest ids, and tombstones of buckets that are closed."""
-        closed = [bucket for bucket in self._written if bucket not in state.seen.runs]
+        """Return what to write: what is new, and tombstones of buckets that are closed."""
+        open_buckets = state.seen.runs.keys() | state.versions.buckets.keys()
+        closed = [bucket for bucket in self._written if bucket not in open_buckets]
         entries = [Entry(_key(epoch, name), None) for b in closed for name in self._written.pop(b)]
         for bucket, hashes in state.seen.take_unsaved().items():
             for place in range(0, len(hashes), BLOCK_BYTES // 16):
                 name = f"seen|{bucket}|{state.position}.{place}"
-                self._written.setdefault(bucket, []).append(name)
                 block = hashes[place : place + BLOCK_BYTES // 16].tobytes()
-                entries.append(Entry(_key(epoch, name), block))
+                entries.append(self._block(bucket, name, block, epoch))
+        for place, (bucket, block) in enumerate(state.versions.take_unsaved()):
+            name = f"versions|{bucket}|{state.position}.{place}"
+            entries.append(self._block(bucket, name, block, epoch))
         head = {
             "position": state.position,
             "watermark_ms": state.watermark_ms,
             "account": asdict(state.account),
         }
         return [*entries, Entry(_key(epoch, _CHECKPOINT), _dump(head))]
+
+    def _block(self, bucket: int, name: str, block: bytes, epoch: int) -> Entry:
+        self._written.setdefault(bucket, []).append(name)
+        return Entry(_key(epoch, name), block)
 
     def load(self, saved: Saved) -> SourceState:
         """Return the state at the checkpoint; a new state where there is none."""
@@ -171,9 +178,13 @@ class SourceBlocks:
         state.watermark_ms = saved.checkpoint["watermark_ms"]
         state.account = Account(**saved.checkpoint["account"])
         for name, block in saved.blocks.items():
-            bucket = int(name.split("|")[1])
+            kind, start, _ = name.split("|")
+            bucket = int(start)
             self._written.setdefault(bucket, []).append(name)
-            state.seen.restore(bucket, np.frombuffer(block, np.uint64).reshape(-1, 2))
+            if kind == "seen":
+                state.seen.restore(bucket, np.frombuffer(block, np.uint64).reshape(-1, 2))
+            else:
+                state.versions.restore(bucket, block)
         return state
 
 
@@ -281,9 +292,9 @@ def _rule_state(merge: Merge) -> dict[str, Any]:
         ],
         "samples": {
             scope_id: [
-                [start, code, sample, ids.event_time_ms, ids.interaction_id, ids.evaluation_id]
+                [start, n, code, sample, ids.event_time_ms, ids.interaction_id, ids.evaluation_id]
                 for start, found in state.samples.items()
-                for code, sample, ids in found
+                for (code, sample, ids), n in found.items()
             ]
             for scope_id, state in merge.scopes.items()
         },
@@ -298,10 +309,9 @@ def _load_rule_state(merge: Merge, values: dict[str, Any]) -> None:
             runtime.state = GroupState.load(dump)
             merge.rebuild_running(runtime)
     for scope_id, found in values["samples"].items():
-        for start, code, sample, *ids in found if scope_id in merge.scopes else ():
-            merge.scopes[scope_id].samples.setdefault(start, []).append(
-                (code, sample, Sample(*ids))
-            )
+        for start, count, code, sample, *ids in found if scope_id in merge.scopes else ():
+            counts = merge.scopes[scope_id].samples.setdefault(start, {})
+            counts[code, sample, Sample(*ids)] = count
 
 
 def _group_name(runtime: Any) -> str:

@@ -1,6 +1,7 @@
 """Events of a small centre, played through fold and merge; and what plain Python makes of them."""
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 from hypothesis import strategies as st
 
 from processors.actions import action_record, suppression_record
-from processors.fold import WATERMARK, Section, SourceState, admit, fold
+from processors.fold import WATERMARK, Section, SourceState, admit, fold, with_earlier
 from processors.histogram import BUCKETS, bucket_of
 from processors.keys import KEY_SEPARATOR
 from processors.merge import Block, Changed, Merge, Outcome, Stretch
@@ -38,21 +39,34 @@ _CODES = {INTERACTIONS: "I", SURVEYS: "S", EVALUATIONS: "E"}
 
 @st.composite
 def histories(draw: st.DrawFn, most: int = 12) -> dict[Source, list[Event]]:
-    """Return the events of some partitions: out of order, some far too late, some sent twice."""
+    """Return the events of some partitions.
+
+    They are out of order, some far too late, some sent twice. Some are sent in several versions, in
+    any order; where a topic is not restatable a version says nothing.
+    """
     found: dict[Source, list[Event]] = {}
     for source in draw(st.sets(st.sampled_from(SOURCES), min_size=1)):
         steps = draw(st.lists(st.integers(-30, 25), min_size=1, max_size=most))
         events: list[Event] = []
         time = NOON_MS
         for number, step in enumerate(steps):
-            if events and draw(st.integers(0, 6)) == 0:
-                events.append(draw(st.sampled_from(events)))
+            if events and draw(st.integers(0, 4)) == 0:
+                again = draw(st.sampled_from(events))
+                events.append(draw(st.sampled_from([again, draw(_version(source[0], again))])))
                 continue
             time += step * 1_000
             name = f"{_CODES[source[0]]}{source[1]}-{number}"
             events.append(draw(_EVENTS[source[0]](name, time)))
         found[source] = events
     return found
+
+
+@st.composite
+def _version(draw: st.DrawFn, topic: str, event: Event) -> Event:
+    """Return the event as it is stated once more: other figures and keys, the same instants."""
+    other = draw(_EVENTS[topic](event["event_id"], event["event_time"]))
+    same = {name: event[name] for name in ("interaction_time",) if name in event}
+    return {**other, **same, "version": draw(st.integers(1, 4))}
 
 
 _AGENTS = st.sampled_from([None, "A1", "A2"])
@@ -128,9 +142,11 @@ def decide(
 ) -> tuple[list[Event], Account]:
     """Return the applied events of a partition and its account, one event after the other.
 
-    None stands for a record that cannot be read; ``advances`` raise the watermark at positions.
+    None stands for a record that cannot be read; ``advances`` raise the watermark at positions. Of
+    several applied events of one id, each takes back the one before.
     """
-    account, applied, seen, watermark = Account(), [], set(), BEFORE_ALL_MS
+    account, applied, watermark = Account(), [], BEFORE_ALL_MS
+    seen: dict[str, int] = {}
     for position, event in enumerate(events):
         watermark = max(watermark, (advances or {}).get(position, BEFORE_ALL_MS))
         account.consumed += 1
@@ -140,14 +156,37 @@ def decide(
         time = event["event_time"]
         if time < watermark - lateness.grace_ms:
             account.expired += 1
-        elif event["event_id"] in seen:
+        elif _version_of(event) <= seen.get(event["event_id"], 0):
             account.duplicates += 1
         else:
             account.applied += 1
-            seen.add(event["event_id"])
+            seen[event["event_id"]] = _version_of(event)
             applied.append(event)
         watermark = max(watermark, time - lateness.disorder_ms)
     return applied, account
+
+
+def _version_of(event: Event) -> int:
+    """Return an event's version; those of interactions are all one."""
+    return 1 if "queue_wait_ms" in event else int(event["version"])
+
+
+def counted(applied: Sequence[Event]) -> list[Event]:
+    """Return those of a partition's applied events that nothing restates."""
+    return list({event["event_id"]: event for event in applied}.values())
+
+
+def immediate_decisions(applied: Sequence[Event]) -> Counter[tuple[str, str]]:
+    """Return what the rule over failed evaluations says: agent, evaluation, and opened or not."""
+    said: Counter[tuple[str, str]] = Counter()
+    for event in applied:
+        subject = f"{event['agent_id']} {event['event_id']}" if event.get("auto_failed") else ""
+        for one, status in list(said):
+            if one.endswith(f" {event['event_id']}") and one != subject and status == "OPEN":
+                said[one, "WITHDRAWN"] = 1
+        if subject:
+            said[subject, "OPEN"] = 1
+    return said
 
 
 @dataclass
@@ -163,10 +202,16 @@ Row = tuple[str, str, int, str]  # scope, window kind and size, start, key
 
 
 def totals(applied: Mapping[Source, Sequence[Event]]) -> dict[Row, Total]:
-    """Return the totals of every key and window, added up one event at a time."""
+    """Return the totals of every key and window, added up one event at a time.
+
+    What was restated counts no more, but its key stays, with nothing, and so does its team.
+    """
     found: dict[Row, Total] = defaultdict(Total)
     for (topic, _), events in applied.items():
         for event in events:
+            for row in _rows_of(topic, event):
+                _note_team(found[row], event, row[0])
+        for event in counted(events):
             for row in _rows_of(topic, event):
                 _add(found[row], topic, event, row[0])
     return dict(found)
@@ -200,6 +245,9 @@ def _add(total: Total, topic: str, event: Event, scope: str) -> None:
     else:
         total.sums["reviews"] += 1
         total.sums["score"] += round(event["score_percent"] * 1_000_000)
+
+
+def _note_team(total: Total, event: Event, scope: str) -> None:
     if scope == "agent" and event["team_id"] is not None:
         newest = (event["event_time"], event["team_id"])
         total.attribute = max(total.attribute or newest, newest)
@@ -214,6 +262,7 @@ class Folding:
 
     definitions: Definitions
     states: dict[Source, SourceState] = field(default_factory=dict)
+    begun: set[Source] = field(default_factory=set)
 
     def flush(
         self,
@@ -245,14 +294,21 @@ class Folding:
         state = self.state(source)
         start = state.position
         state.position += events
-        return Stretch(*source, start, state.position, None)
+        begins = source not in self.begun
+        self.begun.add(source)
+        return Stretch(*source, start, state.position, None, begins)
 
     def _sections(self, source: Source, events: Sequence[Event]) -> list[Section]:
         plan = self.definitions.inputs[source[0]]
         decoded = frame(source[0], *events)
-        admission = admit(self.state(source), decoded, len(events), plan.lateness)
-        column = pl.Series(WATERMARK, admission.watermarks, pl.Int64)
-        applied = decoded.with_columns(column).filter(pl.Series(admission.applied))
+        kept = [json.dumps(event).encode() for event in events] if plan.topic.restatable else None
+        admission = admit(self.state(source), decoded, len(events), plan.lateness, kept)
+        decoded = decoded.with_columns(pl.Series(WATERMARK, admission.watermarks, pl.Int64))
+        applied = decoded.filter(pl.Series(admission.applied))
+        if kept is not None:
+            applied = with_earlier(
+                decoded, admission, lambda found: frame(source[0], *map(json.loads, found))
+            )
         return [section for of_source in plan.folds for section in fold(of_source, applied)]
 
 

@@ -229,12 +229,12 @@ def _immediate_decisions(case: Case, rule: ImmediateRule, registry: Registry) ->
     schema = registry.sources[rule.source].schema
     rows = [_row(event, schema) for event in case.events]
     met = pl.DataFrame(rows, schema=schema).filter(rule.expression).to_dicts()
-    records = {r["action_id"]: r for r in immediate_action_records(rule, met, (), 0)}
+    records = [r for row in met for r in immediate_action_records(rule, {1: [row]}, (), 0)]
     return [
         _decision(
             r["event_time"], "ACTION", tuple((p["name"], p["value"]) for p in r["subject"]["key"])
         )
-        for r in records.values()
+        for r in {r["action_id"]: r for r in records}.values()
     ]
 
 

@@ -190,7 +190,10 @@ def test_an_event_that_meets_an_immediate_rule_becomes_an_action(tmp_path):
     """The episode is the event's id: sent again, it is the same action."""
     (rule,) = rule_book(tmp_path, failed=FAILED).immediate("evaluations")
     other = {**EVENT, "event_id": "E2", "team_id": "T1"}
-    first, again, second = immediate_action_records(rule, [EVENT, EVENT, other], AS_OF, 600_500)
+    (first,), (again,), (second,) = (
+        immediate_action_records(rule, {1: [row, row]}, AS_OF, 600_500)
+        for row in (EVENT, EVENT, other)
+    )
 
     assert first == again == through("action", first)
     assert first["action_id"] != second["action_id"]
@@ -202,6 +205,47 @@ def test_an_event_that_meets_an_immediate_rule_becomes_an_action(tmp_path):
     assert (600_000, 600_000, 600_000 + 86_400_000) == tuple(
         first[name] for name in ("episode_start", "event_time", "due_time")
     )
+
+
+_OTHER = {"agent_id": "A2"}
+
+
+@pytest.mark.parametrize(
+    ("versions", "decided"),
+    [
+        ([], []),
+        ([{}], ["OPEN A1"]),
+        ([None, {}], ["OPEN A1"]),
+        ([{}, {}], []),
+        ([{}, None], ["WITHDRAWN A1"]),
+        ([{}, None, None], []),
+        ([{}, None, {}], []),
+        ([{}, None, {}, None], []),
+        ([{}, _OTHER], ["OPEN A2", "WITHDRAWN A1"]),
+        ([{}, _OTHER, {}], ["WITHDRAWN A2"]),
+        ([{}, None, _OTHER], ["OPEN A2"]),
+    ],
+)
+def test_an_action_is_opened_once_and_withdrawn_once_by_the_versions_of_its_event(
+    tmp_path, versions, decided
+):
+    """None is a version that does not meet the rule; what is said follows from the last one."""
+    (rule,) = rule_book(tmp_path, failed=FAILED).immediate("evaluations")
+    rows = {n: [] if fields is None else [EVENT | fields] for n, fields in enumerate(versions, 2)}
+    found = list(immediate_action_records(rule, rows or {1: []}, AS_OF, 600_500))
+
+    assert decided == [f"{r['status']} {r['subject']['key'][0]['value']}" for r in found]
+    assert found == [through("action", record) for record in found]
+
+
+def test_a_withdrawal_has_the_id_of_its_action_and_says_why(tmp_path):
+    """All else is as in the action: a reader can tell what it is that falls away."""
+    (rule,) = rule_book(tmp_path, failed=FAILED).immediate("evaluations")
+    (opened,) = immediate_action_records(rule, {1: [EVENT]}, AS_OF, 600_500)
+    (withdrawn,) = immediate_action_records(rule, {1: [EVENT], 3: []}, AS_OF, 600_500)
+
+    reason = f"Version 3 of {EVENT['event_id']} does not meet the rule any more."
+    assert {**opened, "status": "WITHDRAWN", "reason": reason} == withdrawn
 
 
 @pytest.mark.parametrize(

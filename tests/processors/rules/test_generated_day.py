@@ -98,11 +98,10 @@ def found(seed: int) -> Iterator[Found]:
             yield firing.rule.id, dict(firing.subject)
     for source, frame in day.items():
         for rule in book.immediate(source):
-            for record in immediate_action_records(
-                rule, frame.filter(rule.expression).to_dicts(), (), 0
-            ):
-                subject = {part["name"]: part["value"] for part in record["subject"]["key"]}
-                yield rule.id, subject
+            for row in frame.filter(rule.expression).iter_rows(named=True):
+                for record in immediate_action_records(rule, {1: [row]}, (), 0):
+                    subject = {part["name"]: part["value"] for part in record["subject"]["key"]}
+                    yield rule.id, subject
 
 
 @pytest.mark.parametrize("seed", [DEFAULT_SEED])
