@@ -184,11 +184,18 @@ class Engine:
                 self._act(flush, action, partition)
         for tp, stretch in stretches.items():
             self.folds[tp].announced |= stretch.tells_time
+            self.folds[tp].begun = True
             flush.offsets[tp] = self.folds[tp].position
 
     def _writer(self) -> Writer:
-        fingerprint = self.definitions.fingerprint
-        return Writer(self.transactional_id, fingerprint, self.epoch, self._partitions(PARTIALS))
+        definitions, partitions = self.definitions, self._partitions(PARTIALS)
+        return Writer(
+            self.transactional_id,
+            definitions.fingerprint,
+            definitions.edition,
+            self.epoch,
+            partitions,
+        )
 
     def _advance_record(self, tp: TP, advance: Advance) -> list[Record]:
         if advance.reason == "EMPTY":
@@ -293,7 +300,8 @@ class Engine:
 
     def _write_checkpoints(self, flush: Flush) -> None:
         for tp, fold in self.folds.items():
-            if fold.checkpoint != fold.position or fold.advances:
+            # State says that merges know of the partition: none is written before they do.
+            if fold.begun and (fold.checkpoint != fold.position or fold.advances):
                 self._write_state(flush, tp, fold.blocks.save(fold.state, self.epoch))
                 fold.checkpoint, fold.advances = fold.position, []
                 self._write_progress(flush, tp)

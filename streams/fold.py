@@ -76,7 +76,10 @@ class Taken:
 
 @dataclass(slots=True)
 class FoldStage:
-    """One input partition that this worker owns."""
+    """One input partition that this worker owns.
+
+    ``announced`` says that merges know where its time stands, ``begun`` that they know of it.
+    """
 
     partition: int
     plan: InputPlan
@@ -85,6 +88,7 @@ class FoldStage:
     state: SourceState
     blocks: SourceBlocks
     announced: bool
+    begun: bool
     checkpoint: int | None = None
     advances: list[Advance] = field(default_factory=list)
     reasons: dict[Reason, int] = field(default_factory=dict)
@@ -101,7 +105,8 @@ class FoldStage:
         checkpoint = state.position if saved.checkpoint is not None else None
         codec = definitions.codec(plan.topic.name)
         known = saved.progress is not None and saved.progress.watermark_ms is not None
-        return cls(partition, plan, codec, definitions, state, blocks, known, checkpoint)
+        begun = saved.progress is not None
+        return cls(partition, plan, codec, definitions, state, blocks, known, begun, checkpoint)
 
     @property
     def position(self) -> int:
@@ -139,8 +144,8 @@ class FoldStage:
 
     def stretch(self, start: int) -> Stretch:
         """Return the stretch from ``start`` to the position, with the watermark there."""
-        topic = self.plan.topic.name
-        return Stretch(topic, self.partition, start, self.state.position, self.watermark_ms)
+        topic, end = self.plan.topic.name, self.state.position
+        return Stretch(topic, self.partition, start, end, self.watermark_ms, not self.begun)
 
     def advance(self, advance: Advance) -> None:
         """Apply a logged advance at the present position."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from processors.merge import Merge, Outcome
@@ -30,7 +30,10 @@ class Decided:
 
 @dataclass(slots=True)
 class MergeStage:
-    """One partials partition that this worker owns."""
+    """One partials partition that this worker owns.
+
+    ``others`` are writers with other KPI formulas or rules than ours, by their edition.
+    """
 
     partition: int
     codec: Codec
@@ -41,6 +44,7 @@ class MergeStage:
     checkpoint: int | None = None
     append_time_ms: int | None = None
     as_of_id: int | None = None
+    others: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def recovered(
@@ -83,9 +87,11 @@ class MergeStage:
             raise ForeignDefinitions(
                 f"{PARTIALS}[{self.partition}]: found partials of definitions "
                 f"{record['definitions']} by {record['writer']}, expected "
-                f"{self.definitions.fingerprint}: give all workers the same files, or raise "
-                "ANDON_REBUILD_EPOCH to build everything anew from the input topics"
+                f"{self.definitions.fingerprint}: give all workers the same files, or run "
+                "`andon rebuild` to build everything anew from the input topics"
             )
+        if record["edition"] != self.definitions.edition:
+            self.others[record["edition"]] = record["writer"]
         if record["append_time"] is not None:
             times = (self.append_time_ms, record["append_time"])
             self.append_time_ms = min(time for time in times if time is not None)

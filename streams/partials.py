@@ -36,6 +36,7 @@ class Writer:
 
     transactional_id: str
     definitions: str
+    edition: str
     epoch: int
     destinations: int
 
@@ -63,6 +64,7 @@ def partials_records(
     head = {
         "writer": writer.transactional_id,
         "definitions": writer.definitions,
+        "edition": writer.edition,
         "epoch": writer.epoch,
         "append_time": append_time_ms,
         "sources": [_stretch(stretch) for stretch in stretches],
@@ -121,6 +123,7 @@ def _stretch(stretch: Stretch) -> dict[str, Any]:
         "from_position": stretch.from_position,
         "to_position": stretch.to_position,
         "watermark": stretch.watermark_ms,
+        "begins": stretch.begins,
     }
 
 
@@ -134,6 +137,7 @@ def block_of(record: Mapping[str, Any]) -> Block:
                 source["from_position"],
                 source["to_position"],
                 source["watermark"],
+                source["begins"],
             )
             for source in record["sources"]
         ),

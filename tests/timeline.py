@@ -281,6 +281,7 @@ class Folding:
                 self.state(source).advance(watermark)
             stretch = self._stretch(source, 0)
             stretches.append(replace(stretch, watermark_ms=self._watermark(source)))
+        self.begun.update(taken, advances or {})
         return _in_parts(tuple(stretches), sections, parts)
 
     def state(self, source: Source) -> SourceState:
@@ -294,9 +295,7 @@ class Folding:
         state = self.state(source)
         start = state.position
         state.position += events
-        begins = source not in self.begun
-        self.begun.add(source)
-        return Stretch(*source, start, state.position, None, begins)
+        return Stretch(*source, start, state.position, None, source not in self.begun)
 
     def _sections(self, source: Source, events: Sequence[Event]) -> list[Section]:
         plan = self.definitions.inputs[source[0]]

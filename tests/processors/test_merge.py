@@ -65,7 +65,7 @@ class Playing:
 
 
 def _block(source: Source, start: int, end: int, part: int = 0, parts: int = 1) -> Block:
-    return Block((Stretch(*source, start, end, NOON_MS),), part, parts, ())
+    return Block((Stretch(*source, start, end, NOON_MS, start == 0),), part, parts, ())
 
 
 # -- the chain ------------------------------------------------------------------------------------
@@ -79,6 +79,7 @@ def _block(source: Source, start: int, end: int, part: int = 0, parts: int = 1) 
         pytest.param([(0, 5, 0, 2)], (5, 9), id="a part is missing"),
         pytest.param([(0, 5, 0, 3)], (0, 5, 2, 3), id="parts out of order"),
         pytest.param([], (0, 5, 1, 2), id="the first part is missing"),
+        pytest.param([], (5, 9), id="the first stretch is missing"),
         pytest.param([(0, 5, 0, 2)], (0, 7, 1, 2), id="a part of another flush"),
     ],
 )
@@ -108,7 +109,7 @@ def test_old_and_new_positions_in_one_block_are_refused():
     """A flush is applied whole or not at all."""
     merge = Merge(small_definitions().merge)
     merge.apply(_block(FIRST, 0, 5))
-    mixed = (Stretch(*FIRST, 0, 5, NOON_MS), Stretch(*SECOND, 0, 5, NOON_MS))
+    mixed = tuple(Stretch(*source, 0, 5, NOON_MS, begins=True) for source in (FIRST, SECOND))
 
     with pytest.raises(ChainBroken, match="old and new"):
         merge.apply(Block(mixed, 0, 1, ()))
@@ -331,7 +332,7 @@ def test_records_that_nobody_can_read_say_nothing_about_time():
     playing = Playing((SURVEYS, 0), (SURVEYS, 1))
     playing.flush({FIRST: [answered("a", 1), answered("b", 2)]})
     playing.at(3_600, FIRST)
-    playing.apply(Block((Stretch(*SECOND, 0, 3, None),), 0, 1, ()))
+    playing.apply(Block((Stretch(*SECOND, 0, 3, None, begins=True),), 0, 1, ()))
     dead = (playing.status(), playing.decided)
     playing.apply(Block((Stretch(*SECOND, 3, 3, None),), 0, 1, ()))
 

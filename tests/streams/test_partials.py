@@ -14,7 +14,10 @@ from tests.builders import INTERACTIONS, small_definitions
 from tests.laws import law
 
 CODEC = small_definitions().codec(PARTIALS)
-STRETCHES = (Stretch(INTERACTIONS, 0, 3, 9, 1_000), Stretch(INTERACTIONS, 1, 5, 5, None))
+STRETCHES = (
+    Stretch(INTERACTIONS, 0, 3, 9, 1_000),
+    Stretch(INTERACTIONS, 1, 5, 5, None, begins=True),
+)
 
 
 def _section(keys: list[str], pad: str = "") -> Section:
@@ -26,7 +29,7 @@ def _section(keys: list[str], pad: str = "") -> Section:
 
 
 def _blocks(sections: list[Section], destinations: int):
-    writer = Writer("writer", "definitions", 2, destinations)
+    writer = Writer("writer", "definitions", "edition", 2, destinations)
     records = partials_records(CODEC, writer, STRETCHES, sections, 77)
     blocks: dict[int, list] = {}
     for record in records:
