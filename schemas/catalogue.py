@@ -203,6 +203,20 @@ def _faults_between(topics: list[Topic]) -> Iterator[str]:
                 f"{topic.changelog}.partitions: {changelog.partitions}, "
                 f"expected {topic.partitions} as {topic.name}"
             )
+    yield from _faults_of_results(by_name)
+
+
+def _faults_of_results(by_name: Mapping[str, Topic]) -> Iterator[str]:
+    """Yield results that do not lie where the partials they follow from lie."""
+    partials = by_name.get(PARTIALS)
+    if partials is None:
+        return
+    for name in (KPIS, ACTIONS, SUPPRESSIONS, AS_OF):
+        if name in by_name and by_name[name].partitions != partials.partitions:
+            yield (
+                f"{name}.partitions: {by_name[name].partitions}, "
+                f"expected {partials.partitions} as {PARTIALS}"
+            )
 
 
 def _config(raw: Mapping[str, Any]) -> dict[str, str]:

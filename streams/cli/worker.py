@@ -67,17 +67,13 @@ def _require_topics(settings: Settings, definitions: Definitions) -> None:
         raise CommandError(found, "run `andon topics create`, then start again")
     for report in reports:
         expected = definitions.catalogue[report.name].partitions
-        if report.partitions != expected and report.name in _fixed(definitions):
+        if report.partitions != expected and report.state != "missing":
+            # It decides where keys and state lie, and where each result goes.
             raise CommandError(
                 f"topics.{report.name}: {report.partitions} partitions, expected {expected}",
-                "before the first start, set `partitions` of ANDON_TOPICS_FILE to what the broker "
-                "has, for inputs and their changelogs alike",
+                "set `partitions` in ANDON_TOPICS_FILE to what the broker has, for a topic and its "
+                "changelog alike; where state was built with another number, run `andon rebuild`",
             )
-
-
-def _fixed(definitions: Definitions) -> set[str]:
-    """Topics whose number of partitions decides where state and keys lie."""
-    return {*definitions.sources, *map(definitions.changelog, definitions.sources)}
 
 
 async def _run(settings: Settings, definitions: Definitions, exit_when_idle: float | None) -> int:

@@ -139,3 +139,13 @@ def test_a_missing_file_is_refused(tmp_path):
     """A path that leads nowhere is told as such."""
     with pytest.raises(CatalogueError, match="No such file"):
         load_catalogue(tmp_path / "none.yaml")
+
+
+def test_results_lie_where_the_partials_they_follow_from_lie(tmp_path):
+    """A merge writes to its own partition of each result: their numbers must be the same."""
+    before, kpis, after = names.TOPICS_FILE.read_text().partition("  - name: andon.kpis.v1")
+    changed = after.replace("partitions: 8", "partitions: 6", 1)
+    (tmp_path / "topics.yaml").write_text(before + kpis + changed)
+
+    with pytest.raises(CatalogueError, match="andon.kpis.v1.partitions: 6, expected 8 as andon"):
+        load_catalogue(tmp_path / "topics.yaml")
