@@ -40,7 +40,6 @@ from streams.verify.report import Compared, Difference, Findings, Lag, Report
 _SHOWN = 50
 _PATIENCE_S = 2.0
 _POLL_S = 0.25
-_RESTATED = frozenset({topics.SURVEYS, topics.EVALUATIONS})
 
 
 @dataclass(slots=True)
@@ -91,7 +90,7 @@ def inputs_of(catalogue: Catalogue, definitions: Definitions) -> list[Input]:
         }
         reach_ms = max((topic.reach_of_ms(name) for name in used), default=topic.reach_ms)
         spans = (topic.disorder_ms, topic.grace_ms, reach_ms)
-        found.append(Input(topic.name, topic.contract, *spans, topic.name in _RESTATED))
+        found.append(Input(topic.name, topic.contract, *spans, topic.restatable))
     return found
 
 

@@ -275,7 +275,11 @@ def _timed(source: Input) -> str:
 
 
 def _outcomes(source: Input) -> str:
-    """Return the SQL that decides the records; ``counts`` is false for what was restated."""
+    """Return the SQL that decides the records; ``counts`` is false for what was restated.
+
+    Of a topic that is not restatable the first record of an id stays, whatever the versions.
+    """
+    known = "version <= seen_version" if source.restates else "seen_version IS NOT NULL"
     return f"""
     CREATE TABLE {sql_name(source.contract + "_outcome")} AS
     WITH judged AS (
@@ -292,14 +296,13 @@ def _outcomes(source: Input) -> str:
     ), decided AS (
         SELECT "partition", "position", event_id, reason, CASE
             WHEN outcome IS NOT NULL THEN outcome
-            WHEN version <= seen_version THEN 'duplicates'
+            WHEN {known} THEN 'duplicates'
             ELSE 'applied' END AS outcome
         FROM seen
     )
-    SELECT "partition", "position", reason, outcome, outcome = 'applied' AND NOT (
-        {source.restates} AND "position" < max(CASE WHEN outcome = 'applied' THEN "position" END)
-        OVER (PARTITION BY "partition", event_id)
-    ) AS counts
+    SELECT "partition", "position", reason, outcome, outcome = 'applied' AND "position" = max(
+        CASE WHEN outcome = 'applied' THEN "position" END
+    ) OVER (PARTITION BY "partition", event_id) AS counts
     FROM decided
     """
 

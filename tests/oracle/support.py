@@ -226,7 +226,14 @@ def naive(log: Log) -> Naive:
     waits: dict[Any, list[int]] = defaultdict(list)
     times = {each.contract: each for each in INPUTS}
     for (contract, partition), values in log.partitions().items():
-        for event in _applied(found, log, times[contract], partition, values):
+        applied = _applied(found, log, times[contract], partition, values)
+        touched: dict[Any, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for event in applied:
+            _count(contract, event, touched, defaultdict(list))
+        for place in touched:
+            # What was restated leaves its record, with nothing in it.
+            sums[place]["restated"] = 0
+        for event in {event["event_id"]: event for event in applied}.values():
             _count(contract, event, sums, waits)
     for place, measures in sums.items():
         found.records[place] = _fields(place, measures, waits[place])
@@ -234,8 +241,9 @@ def naive(log: Log) -> Naive:
 
 
 def _applied(found, log, source, partition, values):
-    """Return the events that count, the last version of each, and keep the account."""
+    """Return the applied events, each taking back the one of its id before; keep the account."""
     account = dict.fromkeys(("applied", "duplicates", "expired", "dead_lettered"), 0)
+    applied: list[dict[str, Any]] = []
     newest: dict[str, dict[str, Any]] = {}
     watermark = None
     for position in range(len(values) + 1):
@@ -254,14 +262,17 @@ def _applied(found, log, source, partition, values):
         version = event.get("version", 1)
         if event["event_time"] < watermark - source.grace_ms:
             account["expired"] += 1
-        elif event["event_id"] in newest and version <= newest[event["event_id"]].get("version", 1):
+        elif event["event_id"] in newest and (
+            version <= newest[event["event_id"]].get("version", 1) or not source.restates
+        ):
             account["duplicates"] += 1
         else:
             account["applied"] += 1
             newest[event["event_id"]] = event
+            applied.append(event)
     found.accounts[source.contract, partition] = account
     found.watermarks[source.contract, partition] = watermark
-    return list(newest.values())
+    return applied
 
 
 def _count(contract, event, sums, waits):

@@ -37,6 +37,7 @@ def interactions(draw):
     at = draw(_times)
     return "interaction", {
         "event_id": draw(st.sampled_from("abcdefgh")),
+        "version": draw(st.integers(1, 2)),
         "event_time": at,
         "event_type": draw(st.sampled_from(["OFFERED", "ANSWERED"])),
         "queue_id": draw(st.sampled_from(["sales", "vip", "o'hara, |%"])),
