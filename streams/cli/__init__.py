@@ -29,6 +29,9 @@ COMMANDS: dict[str, Command] = {
     "wallboard": Command("streams.cli.wallboard:wallboard", "Show the boards as a live page."),
     "kpis": Command("streams.cli.kpis:kpis", "Print the newest KPI record of each key."),
     "actions": Command("streams.cli.actions:actions", "Print what the rules have decided."),
+    "explain": Command(
+        "streams.cli.explain:explain", "Recompute what actions quote, and show the events."
+    ),
     "verify": Command(
         "streams.cli.verify:verify", "Recompute everything from the input, and compare."
     ),

@@ -113,6 +113,7 @@ class Scope:
 
     id: str
     key: tuple[str, ...]
+    pane_ms: int
     sources: tuple[str, ...]
     windows: tuple[Window, ...]
     sums: tuple[Measure, ...]
@@ -217,6 +218,40 @@ def definitions(documents: Sequence[Mapping[str, Any]]) -> Definitions:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RuleText:
+    """What a rule file says of where its figures come from.
+
+    A rule over windows names a ``scope``; one over single events a ``source``, and in ``where``
+    which of its events.
+    """
+
+    version: int
+    scope: str | None
+    source: str | None
+    where: str | None
+
+
+def read_rules(directory: Path) -> dict[str, RuleText]:
+    """Return the rules of a directory by id.
+
+    Raises:
+        DefinitionError: there is no rule file.
+
+    """
+    files = [path for path in directory.glob("*.yaml") if not path.name.endswith(".test.yaml")]
+    if not files:
+        raise DefinitionError(f"{directory}: found no YAML file, expected rules")
+    yaml = YAML(typ="safe", pure=True)
+    items = [yaml.load(path.read_text()) for path in files]
+    return {
+        item["id"]: RuleText(
+            int(item.get("version", 1)), item.get("scope"), item.get("source"), item.get("where")
+        )
+        for item in items
+    }
+
+
 def _parameter(item: Mapping[str, Any]) -> Parameter:
     values = {str(key): value for key, value in (item.get("values") or {}).items()}
     return Parameter(item["id"], item["by"], item["default"], values)
@@ -285,6 +320,7 @@ def _scope(
     return Scope(
         id=item["id"],
         key=key,
+        pane_ms=duration_ms(item.get("pane", "1ms")),
         sources=sources,
         windows=tuple(window(text) for text in item["windows"]),
         sums=sums,

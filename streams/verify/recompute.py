@@ -101,7 +101,10 @@ def _create_buckets(ledger: Ledger) -> None:
 
 
 def _rows(source: str, definitions: Definitions) -> str:
-    """Return the SQL of ``<source>_rows``: a row of key columns, count times and measures."""
+    """Return the SQL of ``<source>_rows``: a row of key columns, count times and measures.
+
+    What was restated has nothing to add; its record is there all the same.
+    """
     keys = dict.fromkeys(
         column for scope in definitions.scopes if source in scope.sources for column in scope.key
     )
@@ -115,29 +118,38 @@ def _rows(source: str, definitions: Definitions) -> str:
             f" AS {sql_name('day:' + t)}"
             for t in times
         ),
-        *(f"{_measure_value(each)} AS {sql_name(each.id)}" for each in measures),
+        *(f"{_if_it_counts(each)} AS {sql_name(each.id)}" for each in measures),
     ]
+    outcomes = sql_name(SOURCE_CONTRACTS[source] + "_outcome")
+    counting = f"""SELECT "partition", "position", counts AS is_counted FROM {outcomes}
+        WHERE outcome = 'applied'"""
     return (
         f"CREATE TABLE {sql_name(source + '_rows')} AS"
-        f" SELECT {', '.join(columns)} FROM ({_prepared(source, definitions)})"
+        f" SELECT {', '.join(columns)} FROM ({prepared(source, definitions, counting)})"
     )
 
 
-def _prepared(source: str, definitions: Definitions) -> str:
-    """Return the SQL of the source's columns, of records that count, with parameters."""
+def _if_it_counts(measure: Measure) -> str:
+    nothing = "NULL" if measure.is_histogram else "0"
+    return f"CASE WHEN is_counted THEN {measure_value(measure)} ELSE {nothing} END"
+
+
+def prepared(source: str, definitions: Definitions, records: str) -> str:
+    """Return the SQL of a source's columns with its parameters.
+
+    ``records`` is SQL of the records' "partition" and "position", and of columns to put beside.
+    """
     contract = SOURCE_CONTRACTS[source]
     exploded = EXPLODED.get(source)
-    columns = "event.* EXCLUDE (append_time, digest, fault)"
+    columns = "* EXCLUDE (append_time, digest, fault)"
     if exploded:
         columns = (
-            f"event.* EXCLUDE (append_time, digest, fault, {sql_name(exploded)}),"
+            f"* EXCLUDE (append_time, digest, fault, {sql_name(exploded)}),"
             f" unnest({sql_name(exploded)}, max_depth := 2)"
         )
     events = (
-        f"SELECT {columns} FROM {sql_name(contract)} AS event"
-        f" JOIN {sql_name(contract + '_outcome')} AS outcome"
-        ' ON event."partition" = outcome."partition" AND event."position" = outcome."position"'
-        " WHERE outcome.counts"
+        f"SELECT {columns} FROM {sql_name(contract)}"
+        f' JOIN ({records}) USING ("partition", "position")'
     )
     parameters = "".join(f", {_lookup(each)}" for each in definitions.parameters_of(source))
     return f"SELECT *{parameters} FROM ({events})"
@@ -161,7 +173,7 @@ def _literal(value: Scalar) -> str:
     return f"CAST({value!r} AS {'BIGINT' if isinstance(value, int) else 'DOUBLE'})"
 
 
-def _measure_value(measure: Measure) -> str:
+def measure_value(measure: Measure) -> str:
     """Return the SQL of a measure: whole units, 0 for null; of a histogram ms or null."""
     if measure.is_histogram:
         return f"CAST(({measure.value}) AS BIGINT)"
@@ -197,14 +209,15 @@ def _starts(window: Window, count_time: str) -> str:
         case "DAY":
             return sql_name("day:" + count_time)
         case "TUMBLING":
-            return f"{_floor(at, window.size_ms)}"
+            return f"{floored(at, window.size_ms)}"
         case _:
             # The first start after `at - size`, and every hop from there up to `at`.
-            first = f"{_floor(f'({at} - {window.size_ms})', window.hop_ms)} + {window.hop_ms}"
+            first = f"{floored(f'({at} - {window.size_ms})', window.hop_ms)} + {window.hop_ms}"
             return f"unnest(range({first}, {at} + 1, {window.hop_ms}))"
 
 
-def _floor(instant: str, size_ms: int) -> str:
+def floored(instant: str, size_ms: int) -> str:
+    """Return the SQL of the start of the stretch of this size that holds an instant."""
     return f"({instant} - (({instant} % {size_ms}) + {size_ms}) % {size_ms})"
 
 
@@ -284,7 +297,7 @@ def _with_kpis(scope: Scope, measures: Mapping[str, Measure]) -> str:
     columns = []
     for kpi in scope.kpis:
         if kpi.of is None:
-            value, n = _quotient(kpi, measures), formula(kpi.n or "1")
+            value, n = quotient(kpi, measures), formula(kpi.n or "1")
         else:
             counts = sql_name("q:" + kpi.of)
             value = f"{counts}.{sql_name(kpi.id)} * {kpi.scale!r}"
@@ -297,7 +310,7 @@ def _with_kpis(scope: Scope, measures: Mapping[str, Measure]) -> str:
     return f"SELECT {', '.join(['*', *states])} FROM ({computed})"
 
 
-def _quotient(kpi: Kpi, measures: Mapping[str, Measure]) -> str:
+def quotient(kpi: Kpi, measures: Mapping[str, Measure]) -> str:
     """Return the SQL of scale x numerator / denominator; null where that is not positive.
 
     The scale and the units are one fraction of whole numbers, so that a value which lies on a
