@@ -79,8 +79,9 @@ def topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:
 class KafkaLog:
     """The log of a Kafka cluster; ``client`` is librdkafka's configuration."""
 
-    def __init__(self, client: Mapping[str, Any]) -> None:
+    def __init__(self, client: Mapping[str, Any], timeout_s: float = _TIMEOUT_S) -> None:
         self._client = client
+        self._timeout_s = timeout_s
         self._admin = AdminClient(dict(client))
 
     def ends(self, partitions: Iterable[TP], *, stable: bool) -> dict[TP, int]:
@@ -89,7 +90,9 @@ class KafkaLog:
         level = levels.READ_COMMITTED if stable else levels.READ_UNCOMMITTED
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(tp.topic, tp.partition): latest for tp in partitions}
-        futures = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
+        futures = self._admin.list_offsets(
+            asked, isolation_level=level, request_timeout=self._timeout_s
+        )
         return {TP(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
 
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:

@@ -80,6 +80,7 @@ class Metrics(Collector):
         self._state_bytes: dict[tuple[str, int], int] = {}
         self._actions: dict[str, int] = {}
         self._kpi_records = 0
+        self._stalled_s = 0.0
         self._last_flush_s: float | None = None
         self._build = {"version": _version(), "python": platform.python_version()}
         self._flush_seconds = _Histogram(
@@ -142,6 +143,10 @@ class Metrics(Collector):
     def state_bytes(self, topic: str, partition: int, size: int) -> None:
         """Set the memory taken by the state of a partition."""
         self._state_bytes[topic, partition] = size
+
+    def stalled(self, seconds: float) -> None:
+        """Set for how long something has stood still that should not."""
+        self._stalled_s = seconds
 
     def flush(self, seconds: float, events: int) -> None:
         """Record a committed flush."""
@@ -236,6 +241,12 @@ class Metrics(Collector):
         for action_type, count in self._actions.items():
             actions.add_metric([action_type], count)
         yield actions
+        yield GaugeMetricFamily(
+            "andon_stalled_seconds",
+            "For how long something has stood still, records in front of it. Growing: the worker"
+            " ends itself at ANDON_STALL_TIMEOUT_S, and says what it was.",
+            value=self._stalled_s,
+        )
         build = GaugeMetricFamily("andon_build_info", "What runs.", labels=tuple(self._build))
         build.add_metric(list(self._build.values()), 1)
         yield build

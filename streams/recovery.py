@@ -52,12 +52,16 @@ class Superseded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Brings partitions into an engine; ``is_current`` tells whether they are still ours."""
+    """Brings partitions into an engine; ``is_current`` tells whether they are still ours.
+
+    ``on_records`` is called each time that records were read: it gets on.
+    """
 
     log: Log
     engine: Engine
     is_current: Callable[[], bool]
     patience_s: float = PATIENCE_S
+    on_records: Callable[[], None] = lambda: None
 
     def run(self, tps: Iterable[TP]) -> None:
         """Recover the partitions. Raises :class:`Refused` or :class:`Superseded`."""
@@ -77,6 +81,7 @@ class Recovery:
         entries: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in partitions}
         for records in self.log.read(changelog, partitions):
             self._check_current()
+            self.on_records()
             for partition, found in records.items():
                 entries[partition] += _entries(found)
         ours = self.engine.definitions.basis(topic, self.log.topic_id(topic))
@@ -196,6 +201,7 @@ class Recovery:
         moving = [p for p in targets if begin[p] < end[p]]
         for records in self.log.read(topic, moving, begin, end) if moving else ():
             self._check_current()
+            self.on_records()
             for partition, found in records.items():
                 tp = TP(topic, partition)
                 last = found[-1].offset + 1

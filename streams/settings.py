@@ -125,6 +125,10 @@ class Settings(BaseModel):
     heartbeat_interval_ms: Milliseconds = 2_000
     idle_timeout_s: Seconds = 30.0
     checkpoint_interval_s: Seconds = 10.0
+    stall_timeout_s: Seconds = Field(
+        default=60.0,
+        description="a worker that gets nowhere for so long, or gets no answer, ends itself",
+    )
     dead_letter_limit: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5,
         description="share of dead letters that stops a stream, so that a bad deploy cannot drain"
@@ -417,5 +421,12 @@ def _timeouts(settings: Settings) -> Iterator[_Fault]:
         yield (
             ("flush_interval_ms", "transaction_timeout_ms"),
             f"{settings.flush_interval_ms}, expected at most a quarter of"
+            f" ANDON_TRANSACTION_TIMEOUT_MS ({settings.transaction_timeout_ms})",
+        )
+    # A transaction that is slow, or times out, tells of it by itself.
+    if settings.stall_timeout_s * 1000 <= settings.transaction_timeout_ms:
+        yield (
+            ("stall_timeout_s", "transaction_timeout_ms"),
+            f"{settings.stall_timeout_s:g}, expected more than"
             f" ANDON_TRANSACTION_TIMEOUT_MS ({settings.transaction_timeout_ms})",
         )

@@ -28,6 +28,7 @@ from streams.metrics import METRICS
 from streams.recovery import Recovery, Superseded
 from streams.settings import Settings
 from streams.state import Advance
+from streams.watchdog import Place, Standing, Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +90,10 @@ class Worker:
         )
         self.failed = asyncio.Event()
         self.done = asyncio.Event()
+        self._committed_to: dict[TP, int] = {}
+        self._recovering = False
+        self._steps = 0
+        self.watchdog = Watchdog(settings.kafka_client(), settings.stall_timeout_s, self.standing)
         self._transactions = open_transactions(self.transactional_id)
         self._io = ThreadPoolExecutor(1, "flush")
         self._consumer: Any = None
@@ -161,8 +166,10 @@ class Worker:
             KafkaLog(self.settings.kafka_client()),
             self.engine,
             lambda: self._announced == membership,
+            on_records=self._get_on,
         )
         loop = asyncio.get_running_loop()
+        self._recovering = True
         try:
             await loop.run_in_executor(self._io, recovery.run, assigned - kept)
         except Superseded:
@@ -171,6 +178,8 @@ class Worker:
         except Exception as problem:  # noqa: BLE001 - whatever it is, this state is not to be used
             self._die("recovery_failed", problem)
             return
+        finally:
+            self._recovering = False
         seconds = time.monotonic() - started
         METRICS.recovery(seconds)
         log.info(
@@ -184,6 +193,7 @@ class Worker:
             if tp in self.engine.folds:
                 # Dead letters met again on the way are no new ones.
                 self.engine.folds[tp].reasons.clear()
+        self._committed_to = self.engine.positions
         now = time.monotonic()
         self._last_batch = dict.fromkeys(assigned, now)
         self._last_advance.clear()
@@ -412,8 +422,9 @@ class Worker:
         known = self._consumer.fetch_state(tp) if self._consumer is not None else None
         if known is None or any(batch.tp == tp for batch in self._pending):
             return False
+        # What the fetcher knows of the end is as old as its last answer, should it have stalled.
         position, stable = known
-        return bool(position >= stable)
+        return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
 
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:
@@ -458,6 +469,7 @@ class Worker:
         return figures
 
     def _count(self, flush: Flush, seconds: float, figures: list[Figures]) -> None:
+        self._committed_to.update(flush.offsets)
         METRICS.flush(seconds, flush.events)
         METRICS.kpi_records(flush.kpi_records)
         now_ms = _now_ms()
@@ -477,14 +489,27 @@ class Worker:
         if now - self._measured < _MEASURE_EVERY_S:
             return
         self._measured = now
-        for tp in self.engine.positions:
-            known = self._consumer.fetch_state(tp)
-            if known is not None:
-                METRICS.lag(tp.topic, tp.partition, max(0, known[1] - known[0]))
         for tp, fold in self.engine.folds.items():
             METRICS.state_bytes(tp.topic, tp.partition, fold.state.seen.nbytes)
         for tp, merge in self.engine.merges.items():
             METRICS.state_bytes(tp.topic, tp.partition, merge.merge.nbytes)
+
+    def standing(self) -> Standing:
+        """Return what the worker is at, and how far its partitions are."""
+        if self._membership is None:
+            doing = "recovers partitions" if self._recovering else "waits for partitions"
+            return Standing(doing, self._steps, {})
+        collected = {batch.tp for batch in self._pending}
+        places = {}
+        for tp, position in self.engine.positions.items():
+            known = self._consumer.fetch_state(tp)
+            committed = self._committed_to[tp]
+            is_held = tp in collected or position != committed
+            places[tp] = Place(known[0] if known is not None else None, committed, is_held)
+        return Standing("processes", self._steps, places)
+
+    def _get_on(self) -> None:
+        self._steps += 1
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether all assigned partitions are recovered, and what is missing if not."""

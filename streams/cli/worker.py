@@ -99,12 +99,14 @@ async def _run(settings: Settings, definitions: Definitions, exit_when_idle: flo
         loop.add_signal_handler(number, stopping.set)
     async with serve(settings.metrics_host, settings.metrics_port, flusher.ready) as port:
         log.info("worker_started", metrics=f"http://{settings.metrics_host}:{port}/metrics")
+        watching = asyncio.create_task(flusher.watchdog.run())
         flushing = asyncio.create_task(flusher.run(exit_when_idle))
         crashed = await _until_over(app, flusher, stopping)
         if not crashed and not flusher.failed.is_set():
             await flusher.stop()
             await _leave(app)
         flushing.cancel()
+        watching.cancel()
     failed = crashed or flusher.failed.is_set()
     log.info("worker_ended", failed=failed)
     return 1 if failed else 0
