@@ -13,7 +13,7 @@ they knew: what is on time now was on time before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -87,15 +87,18 @@ def admit(
     consumed: int,
     lateness: Lateness,
     records: Sequence[bytes] | None = None,
+    advances: Iterable[tuple[int, int]] = (),
 ) -> Admission:
     """Decide about the decoded records of a stretch of one partition, and move the state on.
 
     ``frame`` holds the valid records in their order, ``consumed`` counts these and the dead ones.
     ``records`` are the rows in a form to be kept, of a restatable topic; without them an event
-    counts once, and its version says nothing.
+    counts once, and its version says nothing. ``advances`` are (row, watermark), logged ones that
+    are made before that row, or after the last.
     """
     times = frame["event_time"].to_numpy()
-    watermarks, state.watermark_ms = running_watermarks(times, state.watermark_ms, lateness)
+    before_ms = state.watermark_ms
+    watermarks, state.watermark_ms = running_watermarks(times, before_ms, lateness, advances)
     late = expired(times, watermarks, lateness)
     in_time = np.flatnonzero(~late)
     hashes = hash_ids(frame["event_id"].cast(pl.Binary).to_list())

@@ -6,6 +6,7 @@ disorder; a logged advance may raise it. It never falls.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,21 +25,28 @@ class Lateness:
 
 
 def running_watermarks(
-    event_times: NDArray[np.int64], watermark_ms: int, lateness: Lateness
+    event_times: NDArray[np.int64],
+    watermark_ms: int,
+    lateness: Lateness,
+    advances: Iterable[tuple[int, int]] = (),
 ) -> tuple[NDArray[np.int64], int]:
     """Return the watermark in force before each event, and the one after the last.
+
+    ``advances`` are (row, watermark): before the event of that row, or after the last, the
+    watermark is raised to so much.
 
     >>> before, after = running_watermarks(np.array([5_000, 9_000, 6_000]), 0, Lateness(2_000, 0))
     >>> before.tolist(), after
     ([0, 3000, 7000], 7000)
     """
-    if not len(event_times):
-        return np.empty(0, dtype=np.int64), watermark_ms
-    after = np.maximum(np.maximum.accumulate(event_times) - lateness.disorder_ms, watermark_ms)
-    before = np.empty_like(after)
-    before[0] = watermark_ms
-    before[1:] = after[:-1]
-    return before, int(after[-1])
+    floors = np.full(len(event_times) + 1, watermark_ms, dtype=np.int64)
+    for row, raised_ms in advances:
+        floors[row:] = np.maximum(floors[row:], raised_ms)
+    found = floors.copy()
+    if len(event_times):
+        reached = np.maximum.accumulate(event_times) - lateness.disorder_ms
+        found[1:] = np.maximum(reached, floors[1:])
+    return found[:-1], int(found[-1])
 
 
 def expired(

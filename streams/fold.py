@@ -79,6 +79,7 @@ class FoldStage:
     """One input partition that this worker owns.
 
     ``announced`` says that merges know where its time stands, ``begun`` that they know of it.
+    ``to_make`` are advances that an earlier epoch has logged at the positions ahead, in order.
     """
 
     partition: int
@@ -91,6 +92,7 @@ class FoldStage:
     begun: bool
     checkpoint: int | None = None
     advances: list[Advance] = field(default_factory=list)
+    to_make: list[Advance] = field(default_factory=list)
     reasons: dict[Reason, int] = field(default_factory=dict)
 
     @classmethod
@@ -134,7 +136,8 @@ class FoldStage:
         for rejected in decoded.rejected:
             self.reasons[rejected.reason] = self.reasons.get(rejected.reason, 0) + 1
         kept = self._kept(records, decoded) if self.plan.topic.restatable else None
-        admission = admit(self.state, decoded.frame, len(records), self.plan.lateness, kept)
+        lateness, reached = self.plan.lateness, self._reached(records, decoded)
+        admission = admit(self.state, decoded.frame, len(records), lateness, kept, reached)
         return Taken(
             self.stretch(start),
             self._applied(admission, decoded, records),
@@ -152,6 +155,15 @@ class FoldStage:
         self.advances.append(advance)
         if advance.reason != "EMPTY":
             self.state.advance(advance.watermark_ms)
+
+    def _reached(self, records: list[Any], decoded: Decoded) -> list[tuple[int, int]]:
+        """Return what is to be made once more on the way to the position, by row of the frame."""
+        count = sum(advance.position <= self.state.position for advance in self.to_make)
+        due, self.to_make = self.to_make[:count], self.to_make[count:]
+        self.advances += due
+        offsets = np.array([records[i].offset for i in decoded.index.tolist()], dtype=np.int64)
+        rows = np.searchsorted(offsets, [advance.position for advance in due])
+        return [(row, due[i].watermark_ms) for i, row in enumerate(rows.tolist())]
 
     def progress(self, writer: str) -> Progress:
         """Return the progress record of the state as it is."""

@@ -58,3 +58,23 @@ def test_an_empty_partition_holds_nothing_back_and_an_unknown_one_everything():
     assert combined([7, None, 5]) == 5
     assert combined([None, None]) is None
     assert combined([7, BEFORE_ALL_MS]) == BEFORE_ALL_MS
+
+
+@law()
+@given(times, st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60_000))))
+def test_an_advance_raises_the_watermark_from_its_place_on(event_times, advances):
+    """Made on the way through a batch, it does what it does between two batches."""
+    placed = [(min(row, len(event_times)), raised_ms) for row, raised_ms in advances]
+    seen: list[int] = []
+    watermark = BEFORE_ALL_MS
+    for row in range(len(event_times) + 1):
+        raised = [raised_ms for place, raised_ms in placed if place == row]
+        watermark = max([watermark, *raised])
+        before, watermark = _whole(event_times[row : row + 1], watermark)
+        seen += before
+
+    found, after = running_watermarks(
+        np.array(event_times, dtype=np.int64), BEFORE_ALL_MS, LATENESS, placed
+    )
+
+    assert (seen, watermark) == (found.tolist(), after)
