@@ -37,6 +37,12 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 1.0
 ANSWER_S = 5.0
 
+#: A group waits for members that have stalled: who joins has so many times the patience.
+JOINING = 2
+
+#: What a worker does that the group has no partition for.
+STANDS_BY = "stands by"
+
 #: Stacks go to the file itself: what holds the worker may also hold Python's stream.
 _STDERR = 2
 
@@ -53,12 +59,13 @@ _NEXT_STEP = (
 class Place:
     """How far a partition is: fetched up to, committed up to, and whether anything lies between.
 
-    ``fetched`` is None as long as the fetcher does not know.
+    ``fetched`` is None as long as the fetcher does not know; what is not wanted now is not fetched.
     """
 
     fetched: int | None
     committed: int
     is_held: bool
+    is_wanted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ class Patience:
         return [
             f"{what}: found {found} for {self.waited_s[what]:.0f} s, expected {expected}"
             for what, (found, expected) in standing_still.items()
-            if self.waited_s[what] >= self.limit_s
+            if self.waited_s[what] >= self.limit_s * (JOINING if what == "worker" else 1)
         ]
 
     def _stand_still(
@@ -100,7 +107,8 @@ class Patience:
         """Yield what has not moved since the last look although it should have."""
         if not self._has_moved("loop", beats):
             yield "event loop", ("no turn", "one every moment")
-        if not standing.places and not self._has_moved("doing", (standing.doing, standing.steps)):
+        at_work = standing.places or standing.doing == STANDS_BY
+        if not self._has_moved("doing", (standing.doing, standing.steps)) and not at_work:
             yield "worker", (f"that it {standing.doing}", "to be at work")
         if ends is None:
             yield "brokers", ("no answer", "the ends of the partitions")
@@ -109,7 +117,7 @@ class Patience:
             has_moved = self._has_moved(name, (place.fetched, place.committed))
             end = (ends or {}).get(tp, 0)
             lag = end - (place.committed if place.fetched is None else place.fetched)
-            if not has_moved and (lag > 0 or place.is_held):
+            if not has_moved and (place.is_held or (place.is_wanted and lag > 0)):
                 found = f"position {place.committed}, fetched up to {place.fetched}, of {end}"
                 yield name, (found, "progress")
 
