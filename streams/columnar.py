@@ -82,6 +82,8 @@ class Hooks:
     on_membership: Callable[[Membership], None]
     #: Tells whether there is room for more records in memory.
     has_room: Callable[[], bool]
+    #: Tells which of the partitions to fetch from now.
+    wanted: Callable[[set[TP]], set[TP]] = field(default=lambda partitions: partitions)
 
 
 @dataclass(slots=True)
@@ -218,11 +220,12 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        if not self.hooks.has_room():
+        wanted = self.hooks.wanted(active_partitions or set())
+        if not self.hooks.has_room() or (active_partitions and not wanted):
             # Not fetching is the one safe brake: a paused partition is fetched or dropped.
             await asyncio.sleep(0.005)
             return {}
-        return await super()._getmany(active_partitions, timeout)
+        return await super()._getmany(wanted, timeout)
 
     def _to_message(self, tp: TP, batch: Any) -> ConsumerMessage:
         last = batch.records[-1]

@@ -35,6 +35,7 @@ from streams.fold import FoldStage, Taken, fold_topic, immediate_actions
 from streams.merge import Decided, MergeStage
 from streams.partials import Writer, destination_of, partials_records
 from streams.publish import KpiRecords, Publication
+from streams.published import Published
 from streams.records import Record
 from streams.state import Advance, Entry, basis_entry
 
@@ -70,7 +71,8 @@ class Flush:
 class Engine:
     """The stages of one worker and what a flush makes of them.
 
-    ``bases`` are to be written with the next progress of their partitions.
+    ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
+    rebuild, what is in the topics already: that is decided again, and not published again.
     """
 
     definitions: Definitions
@@ -80,6 +82,7 @@ class Engine:
     merges: dict[TP, MergeStage] = field(default_factory=dict)
     stale: dict[TP, tuple[bytes, ...]] = field(default_factory=dict)
     bases: dict[TP, Basis] = field(default_factory=dict)
+    published: Published | None = None
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[str, int] = field(default_factory=dict)
@@ -160,7 +163,7 @@ class Engine:
             if tp in batches:
                 found = stage.take(batches[tp])
                 taken.setdefault(tp.topic, []).append(found)
-                flush.outputs += found.aside
+                flush.outputs += self._unpublished(found.aside)
                 flush.events += sum(len(batch.records) for batch in batches[tp])
                 stretches[tp] = found.stretch
             if tp in advances and advances[tp].position == stage.position:
@@ -229,13 +232,20 @@ class Engine:
             if isinstance(each.outcome, Firing):
                 action = action_record(each.outcome, each.as_of, now_ms)
                 self._act(flush, action, stage.partition)
-            else:
-                record = suppression_record(each.outcome, each.as_of, now_ms)
+                continue
+            record = suppression_record(each.outcome, each.as_of, now_ms)
+            if self.published is None or not self.published.has_id(record["suppression_id"]):
                 value = self._codecs[SUPPRESSIONS].encode(record)
                 key = subject_key(record)
                 flush.outputs.append(Record(SUPPRESSIONS, stage.partition, key, value))
 
+    def _unpublished(self, aside: list[Record]) -> list[Record]:
+        published = self.published
+        return aside if published is None else [r for r in aside if not published.has_aside(r)]
+
     def _act(self, flush: Flush, action: Mapping[str, Any], partition: int) -> None:
+        if self.published is not None and self.published.has_id(action["action_id"]):
+            return
         value = self._codecs[ACTIONS].encode(action)
         kind = f"andon.action.{action['action_type'].lower()}"
         source = f"/andon/rules/{action['rule_id']}"

@@ -20,6 +20,10 @@ class ForeignDefinitions(Exception):
     """Partials were folded by other definitions than ours: a sum of both would mean nothing."""
 
 
+class NewerEpoch(Exception):
+    """Others are rebuilding: what we would add to is out of date."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """What a rule decided, and the positions that its figures include."""
@@ -81,6 +85,12 @@ class MergeStage:
 
     def _apply(self, value: bytes) -> None:
         record = self.codec.read(value)
+        if record["epoch"] > self.epoch:
+            raise NewerEpoch(
+                f"{PARTIALS}[{self.partition}]: found partials of rebuild epoch "
+                f"{record['epoch']}, expected none above {self.epoch}: a rebuild has begun; start "
+                "this worker again"
+            )
         if record["epoch"] != self.epoch:
             return
         if record["definitions"] != self.definitions.fingerprint:

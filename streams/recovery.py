@@ -29,7 +29,16 @@ from streams.flush import Engine
 from streams.fold import FoldStage
 from streams.log import Fetched, Log
 from streams.merge import MergeStage
-from streams.state import Advance, Progress, Saved, UnknownFormat, read_saved
+from streams.published import read_advances, read_published
+from streams.state import (
+    Advance,
+    Progress,
+    Saved,
+    UnknownFormat,
+    newest_epoch,
+    read_saved,
+    writer_of,
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -84,14 +93,19 @@ class Recovery:
             self.on_records()
             for partition, found in records.items():
                 entries[partition] += _entries(found)
+        self._adopt(entries)
         ours = self.engine.definitions.basis(topic, self.log.topic_id(topic))
         ranges = self.log.ranges(topic, partitions)
         targets: dict[int, Progress] = {}
+        rebuilding: list[TP] = []
         for partition in partitions:
             saved = self._read(topic, partition, entries[partition])
             self._check(topic, partition, saved, ours)
             self._check_range(topic, partition, saved, *ranges[partition])
-            self._place(topic, partition, saved, ranges[partition][0])
+            first = max(ranges[partition][0], saved.rebuild_start or 0)
+            self._place(topic, partition, saved, first)
+            if saved.rebuild_start is not None:
+                rebuilding.append(TP(topic, partition))
             basis = saved.basis.followed_by(ours) if saved.basis is not None else ours
             if basis != saved.basis:
                 self.engine.bases[TP(topic, partition)] = basis
@@ -100,6 +114,25 @@ class Recovery:
         self._replay(topic, targets)
         for partition, progress in targets.items():
             self._compare(TP(topic, partition), progress)
+        self._go_on_rebuilding(rebuilding)
+
+    def _adopt(self, entries: Mapping[int, Sequence[tuple[bytes, bytes | None]]]) -> None:
+        """Work in the newest rebuild epoch there is: its marks are in all partitions at once."""
+        if not self.engine.positions:
+            keys = (key for found in entries.values() for key, value in found if value is not None)
+            self.engine.epoch = max(self.engine.epoch, newest_epoch(keys))
+
+    def _go_on_rebuilding(self, tps: Sequence[TP]) -> None:
+        if not tps:
+            return
+        definitions = self.engine.definitions
+        if self.engine.published is None:
+            self.engine.published = read_published(self.log, definitions, self._check_current)
+        folds = [tp for tp in tps if tp in self.engine.folds]
+        advances = read_advances(self.log, definitions) if folds else {}
+        for tp in folds:
+            stage = self.engine.folds[tp]
+            stage.to_make = [a for a in advances.get(tp, []) if a.position >= stage.position]
 
     def _await_stable(self, changelogs: Sequence[TP]) -> None:
         """Wait until everything that is in the changelogs now is committed or aborted."""
@@ -118,14 +151,12 @@ class Recovery:
             time.sleep(_LOOK_EVERY_S)
 
     def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
-        writers = set()
+        writers: set[str] = set()
         for tp, stable in undecided.items():
             begin = {tp.partition: stable}
             for records in self.log.read(tp.topic, [tp.partition], begin, committed=False):
-                for entry in _entries(records[tp.partition]):
-                    saved = read_saved([entry], self.engine.epoch)
-                    if saved.progress is not None:
-                        writers.add(saved.progress.writer)
+                found = (writer_of(*entry) for entry in _entries(records[tp.partition]))
+                writers |= {writer for writer in found if writer is not None}
         writers.discard(self.engine.transactional_id)
         logger.warning(
             "ending_open_transactions", partitions=len(undecided), writers=sorted(writers)
@@ -157,7 +188,7 @@ class Recovery:
         if saved.newest_epoch > self.engine.epoch:
             raise Refused(
                 f"{place}: found state of rebuild epoch {saved.newest_epoch}, expected none above "
-                f"{self.engine.epoch}: set ANDON_REBUILD_EPOCH={saved.newest_epoch}"
+                f"{self.engine.epoch}: a rebuild has begun; start this worker again"
             )
         if saved.progress is None:
             return

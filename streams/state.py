@@ -1,12 +1,13 @@
 """State in a changelog topic: what a checkpoint writes, and reading it back.
 
-Each partition of inputs and partials has one partition of a compacted changelog topic. Three kinds
+Each partition of inputs and partials has one partition of a compacted changelog topic. Four kinds
 of records stand in it:
 
 - *progress*, one record, written by every flush that takes anything from the partition: how far it
   is processed, and what the state must look like there;
 - *basis*, one record, written with the first progress under other definitions: see
   :mod:`streams.basis`;
+- *rebuild*, one record, there while a rebuild is under way: see :mod:`streams.rebuild`;
 - *checkpoint blocks*, written now and then, all of one checkpoint in one transaction: the state at
   a position. Only what changed since the last checkpoint is written.
 
@@ -39,6 +40,7 @@ BLOCK_BYTES = 900_000
 _PROGRESS = "progress"
 _CHECKPOINT = "checkpoint"
 _BASIS = "basis"
+_REBUILD = "rebuild"
 
 
 class UnknownFormat(Exception):
@@ -85,20 +87,43 @@ def basis_entry(basis: Basis, epoch: int) -> Entry:
     return Entry(_key(epoch, _BASIS), basis.dump())
 
 
+def rebuild_entry(epoch: int, start: int | None) -> Entry:
+    """Return the changelog record that a rebuild is under way, from ``start``; None ends it."""
+    value = None if start is None else _dump({"start": start})
+    return Entry(_key(epoch, _REBUILD), value)
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a changelog partition holds for one rebuild epoch."""
+    """What a changelog partition holds for one rebuild epoch.
+
+    ``rebuild_start`` is where a rebuild that is under way begins to read, None if none is.
+    """
 
     progress: Progress | None = None
     basis: Basis | None = None
     checkpoint: dict[str, Any] | None = None
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     stale: tuple[bytes, ...] = ()
+    rebuild_start: int | None = None
 
     @property
     def newest_epoch(self) -> int:
         """The highest epoch among stale keys, -1 where there are none."""
-        return max((int(key.split(b"|", 1)[0]) for key in self.stale), default=-1)
+        return newest_epoch(self.stale)
+
+
+def newest_epoch(keys: Iterable[bytes]) -> int:
+    """Return the highest rebuild epoch among keys, -1 where there are none."""
+    return max((int(key.split(b"|", 1)[0]) for key in keys), default=-1)
+
+
+def writer_of(key: bytes, value: bytes | None) -> str | None:
+    """Return who wrote a progress record, of whatever epoch; None for any other record."""
+    if value is None or key.split(b"|", 1)[-1] != _PROGRESS.encode():
+        return None
+    writer: str = json.loads(value)["writer"]
+    return writer
 
 
 def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Saved:
@@ -118,12 +143,14 @@ def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Sav
     progress = values.pop(_PROGRESS, None)
     basis = values.pop(_BASIS, None)
     checkpoint = values.pop(_CHECKPOINT, None)
+    rebuild = values.pop(_REBUILD, None)
     return Saved(
         _progress(json.loads(progress)) if progress else None,
         Basis.load(basis) if basis else None,
         json.loads(checkpoint) if checkpoint else None,
         _join(values),
         tuple(key.encode() for key in named if not key.startswith(own)),
+        json.loads(rebuild)["start"] if rebuild else None,
     )
 
 
@@ -261,9 +288,8 @@ class MergeBlocks:
                 merge.restore(place[0], (int(place[1]), int(place[2])), unpack(block))
         for scope_id, ticked in head["ticked"].items():
             merge.scopes[scope_id].ticked.update(ticked)
-        for scope_id, joined in head["joined"].items():
-            for topic, partition, ms in joined:
-                merge.scopes[scope_id].joined[topic, partition] = ms
+            joined = head["joined"][scope_id]
+            merge.scopes[scope_id].joined.update({(t, p): ms for t, p, ms in joined})
         if "rules" in blocks:
             _load_rule_state(merge, _unpack(blocks["rules"]))
 

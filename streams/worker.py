@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from faust.types import TP
 
+from processors.watermark import BEFORE_ALL_MS
 from schemas.catalogue import PARTIALS
 from schemas.errors import Reason
 from streams.columnar import Batch, Hooks, Membership
@@ -47,6 +48,9 @@ ENOUGH_EVENTS = 60_000
 
 #: How long partials wait for those of other partitions, which arrive in the same moment.
 COMPANY_S = 0.01
+
+#: How far a partition may run ahead of the others in a rebuild, in event time.
+AHEAD_MS = 600_000
 
 #: How often quiet partitions are looked for.
 QUIET_LOOK_S = 0.25
@@ -81,12 +85,13 @@ class Worker:
         self.settings = settings
         self.definitions = definitions
         self.transactional_id = f"{settings.application_id}-{uuid.uuid4().hex}"
-        self.engine = Engine(definitions, self.transactional_id, settings.rebuild_epoch)
+        self.engine = Engine(definitions, self.transactional_id, epoch=0)
         self.hooks = Hooks(
             lambda: self.engine.positions,
             self.before_revocation,
             self._on_membership,
             self._has_room,
+            self._wanted,
         )
         self.failed = asyncio.Event()
         self.done = asyncio.Event()
@@ -144,6 +149,21 @@ class Worker:
             sum(batch.nbytes for batch in pending) < self.settings.fetch_budget_bytes
             and sum(len(batch.records) for batch in pending) < 2 * self.settings.flush_max_events
         )
+
+    def _wanted(self, partitions: set[TP]) -> set[TP]:
+        """Leave out, in a rebuild, inputs far ahead in event time of others that have more to give.
+
+        A topic of few events would be through long before the others, and every window of its
+        time would be open until they are there.
+        """
+        folds = self.engine.folds
+        if self.engine.published is None:
+            return partitions
+        behind = [s.state.watermark_ms for tp, s in folds.items() if not self._is_at_end(tp)]
+        limit_ms = min(behind, default=-BEFORE_ALL_MS) + AHEAD_MS
+        return {
+            tp for tp in partitions if tp not in folds or folds[tp].state.watermark_ms <= limit_ms
+        }
 
     def _on_membership(self, membership: Membership) -> None:
         self._announced = membership
@@ -419,8 +439,11 @@ class Worker:
         return Advance(stage.position, base + int(quiet_s * 1000), "IDLE")
 
     def _is_caught_up(self, tp: TP) -> bool:
+        return self._is_at_end(tp) and not any(batch.tp == tp for batch in self._pending)
+
+    def _is_at_end(self, tp: TP) -> bool:
         known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        if known is None or any(batch.tp == tp for batch in self._pending):
+        if known is None:
             return False
         # What the fetcher knows of the end is as old as its last answer, should it have stalled.
         position, stable = known
