@@ -29,7 +29,7 @@ from streams.metrics import METRICS
 from streams.recovery import Recovery, Superseded
 from streams.settings import Settings
 from streams.state import Advance
-from streams.watchdog import Place, Standing, Watchdog
+from streams.watchdog import STANDS_BY, Place, Standing, Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +98,7 @@ class Worker:
         self._committed_to: dict[TP, int] = {}
         self._recovering = False
         self._steps = 0
+        self._told_of: set[str] = set()
         self.watchdog = Watchdog(settings.kafka_client(), settings.stall_timeout_s, self.standing)
         self._transactions = open_transactions(self.transactional_id)
         self._io = ThreadPoolExecutor(1, "flush")
@@ -516,6 +517,20 @@ class Worker:
             METRICS.state_bytes(tp.topic, tp.partition, fold.state.seen.nbytes)
         for tp, merge in self.engine.merges.items():
             METRICS.state_bytes(tp.topic, tp.partition, merge.merge.nbytes)
+            self._tell_of_others(merge.others)
+
+    def _tell_of_others(self, others: dict[str, str]) -> None:
+        """Tell once of each set of definitions that others fold by, with the same sums as ours."""
+        for edition, writer in others.items():
+            if edition not in self._told_of:
+                log.warning(
+                    "other_definitions",
+                    found=f"partials by {writer} with KPI formulas or rules {edition}",
+                    expected=self.definitions.edition,
+                    next_step="give all workers the same files, unless they are being replaced now",
+                )
+        self._told_of.update(others)
+        others.clear()
 
     def standing(self) -> Standing:
         """Return what the worker is at, and how far its partitions are."""
@@ -523,13 +538,15 @@ class Worker:
             doing = "recovers partitions" if self._recovering else "waits for partitions"
             return Standing(doing, self._steps, {})
         collected = {batch.tp for batch in self._pending}
+        positions = self.engine.positions
+        wanted = self._wanted(set(positions))
         places = {}
-        for tp, position in self.engine.positions.items():
+        for tp, position in positions.items():
             known = self._consumer.fetch_state(tp)
-            committed = self._committed_to[tp]
+            fetched, committed = known[0] if known is not None else None, self._committed_to[tp]
             is_held = tp in collected or position != committed
-            places[tp] = Place(known[0] if known is not None else None, committed, is_held)
-        return Standing("processes", self._steps, places)
+            places[tp] = Place(fetched, committed, is_held, tp in wanted)
+        return Standing("processes" if places else STANDS_BY, self._steps, places)
 
     def _get_on(self) -> None:
         self._steps += 1

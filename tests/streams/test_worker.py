@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from processors.fold import Account
 from schemas.catalogue import INTERACTIONS
@@ -51,6 +52,20 @@ async def test_nothing_is_committed_after_a_commit_that_failed(monkeypatch):
     await failing._committed()
 
     assert (1, True) == (transactions.tried, failing.failed.is_set())
+
+
+def test_other_definitions_in_the_group_are_told_of_once():
+    """Partials say by which KPI formulas and rules their writer works; the warning what to do."""
+    noticing = worker(Transactions())
+    others = {"elsewhere": "worker-2"}
+    with capture_logs() as told:
+        for found in (others, dict(others), {}):
+            noticing._tell_of_others(found)
+
+    assert [("other_definitions", "warning")] == [(t["event"], t["log_level"]) for t in told]
+    assert told[0]["found"] == "partials by worker-2 with KPI formulas or rules elsewhere"
+    assert told[0]["next_step"].startswith("give all workers the same files")
+    assert {} == others
 
 
 def test_a_stream_of_dead_letters_stops_the_worker():
