@@ -295,8 +295,8 @@ class Facts:
         return found
 
     def action_ids(self) -> list[str]:
-        """The ids of all actions, sorted."""
-        return sorted(str(value["action_id"]) for value in self._values(ACTIONS))
+        """The ids of all actions and withdrawals, sorted."""
+        return sorted(f"{value['action_id']} {value['status']}" for value in self._values(ACTIONS))
 
     def check_versions(self) -> None:
         """No key's version falls, and every record's vector of positions is there."""
