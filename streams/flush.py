@@ -46,10 +46,12 @@ VERSION_BITS = 48
 class Flush:
     """Everything that follows from the batches of one flush, to be visible whole or not at all.
 
-    ``offsets`` names every partition whose state or results are in it, moved or not: it is with
-    offsets that the broker tells a member from one that was.
+    ``progress`` holds a record for each partition with anything in ``state``. ``offsets`` names
+    every partition whose state or results are in it, moved or not: it is with offsets that the
+    broker tells a member from one that was.
     """
 
+    progress: dict[TP, Record] = field(default_factory=dict)
     state: list[Record] = field(default_factory=list)
     outputs: list[Record] = field(default_factory=list)
     offsets: dict[TP, int] = field(default_factory=dict)
@@ -60,11 +62,15 @@ class Flush:
 
     @property
     def records(self) -> list[Record]:
-        """All records, state first: a zombie's late commit then cannot leave state behind."""
-        return self.state + self.outputs
+        """All records, state first: a zombie's late commit then cannot leave state behind.
+
+        Progress comes before all, for it names the writer: whatever of an open transaction is in a
+        changelog, the successor learns there whose transaction it has to end.
+        """
+        return [*self.progress.values(), *self.state, *self.outputs]
 
     def __bool__(self) -> bool:
-        return bool(self.state or self.outputs)
+        return bool(self.progress or self.outputs)
 
 
 @dataclass(slots=True)
@@ -303,7 +309,7 @@ class Engine:
     def _write_progress(self, flush: Flush, tp: TP) -> None:
         stage = self.folds.get(tp) or self.merges[tp]
         entry = stage.progress(self.transactional_id).entry(self.epoch)
-        self._write_state(flush, tp, [entry])
+        flush.progress[tp] = Record(self._changelog(tp), tp.partition, *entry)
         if tp in self.bases:
             self._write_state(flush, tp, [basis_entry(self.bases.pop(tp), self.epoch)])
         flush.offsets[tp] = stage.position
@@ -320,14 +326,16 @@ class Engine:
                 self._write_state(flush, tp, merge.blocks.save(merge.merge, self.epoch))
                 merge.checkpoint = merge.position
                 self._write_progress(flush, tp)
-        for tp, keys in self.stale.items():
-            self._write_state(flush, tp, [Entry(key, None) for key in keys])
-            flush.offsets[tp] = self.positions[tp]
-        self.stale.clear()
+        for tp in [tp for tp in self.stale if tp in self.merges or self.folds[tp].begun]:
+            self._write_state(flush, tp, [Entry(key, None) for key in self.stale.pop(tp)])
+            self._write_progress(flush, tp)
 
     def _write_state(self, flush: Flush, tp: TP, entries: Sequence[Entry]) -> None:
-        changelog = self.definitions.changelog(tp.topic)
+        changelog = self._changelog(tp)
         flush.state += [Record(changelog, tp.partition, *entry) for entry in entries]
+
+    def _changelog(self, tp: TP) -> str:
+        return self.definitions.changelog(tp.topic)
 
     def _partitions(self, topic: str) -> int:
         return self.definitions.catalogue[topic].partitions

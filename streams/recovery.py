@@ -63,7 +63,8 @@ class Superseded(Exception):
 class Recovery:
     """Brings partitions into an engine; ``is_current`` tells whether they are still ours.
 
-    ``on_records`` is called each time that records were read: it gets on.
+    ``on_records`` is called each time that records were read: it gets on. ``clock`` and ``sleep``
+    are in seconds.
     """
 
     log: Log
@@ -71,6 +72,8 @@ class Recovery:
     is_current: Callable[[], bool]
     patience_s: float = PATIENCE_S
     on_records: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self, tps: Iterable[TP]) -> None:
         """Recover the partitions. Raises :class:`Refused` or :class:`Superseded`."""
@@ -137,7 +140,7 @@ class Recovery:
     def _await_stable(self, changelogs: Sequence[TP]) -> None:
         """Wait until everything that is in the changelogs now is committed or aborted."""
         high = self.log.ends(changelogs, stable=False)
-        started = time.monotonic()
+        started = self.clock()
         ended = False
         while True:
             self._check_current()
@@ -145,10 +148,10 @@ class Recovery:
             undecided = {tp: stable[tp] for tp in changelogs if stable[tp] < high[tp]}
             if not undecided:
                 return
-            if not ended and time.monotonic() - started >= self.patience_s:
+            if not ended and self.clock() - started >= self.patience_s:
                 self._end_open_transactions(undecided)
                 ended = True
-            time.sleep(_LOOK_EVERY_S)
+            self.sleep(_LOOK_EVERY_S)
 
     def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
         writers: set[str] = set()

@@ -104,7 +104,7 @@ def test_progress_is_written_for_every_source_that_moved_even_if_nothing_counted
     engine.flush([_batch(_event("a"))], 0)
     flush = engine.flush([_batch(_event("a"), before=1)], 0)
 
-    assert [b"0|progress"] == [record.key for record in flush.state]
+    assert {SOURCE: b"0|progress"} == {tp: r.key for tp, r in flush.progress.items()}
     assert {SOURCE: 2} == flush.offsets
     assert engine.folds[SOURCE].state.account.duplicates == 1
 
