@@ -140,31 +140,36 @@ class Recovery:
     def _await_stable(self, changelogs: Sequence[TP]) -> None:
         """Wait until everything that is in the changelogs now is committed or aborted."""
         high = self.log.ends(changelogs, stable=False)
-        started = self.clock()
-        ended = False
+        started, before = self.clock(), dict(high)
         while True:
             self._check_current()
             stable = self.log.ends(changelogs, stable=True)
             undecided = {tp: stable[tp] for tp in changelogs if stable[tp] < high[tp]}
             if not undecided:
                 return
-            if not ended and self.clock() - started >= self.patience_s:
+            if undecided != before:
+                # Something was decided; what comes to light behind it gets the same time.
+                started, before = self.clock(), undecided
+            if self.clock() - started >= self.patience_s:
                 self._end_open_transactions(undecided)
-                ended = True
+                started = self.clock()
             self.sleep(_LOOK_EVERY_S)
 
     def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
-        writers: set[str] = set()
-        for tp, stable in undecided.items():
-            begin = {tp.partition: stable}
-            for records in self.log.read(tp.topic, [tp.partition], begin, committed=False):
-                found = (writer_of(*entry) for entry in _entries(records[tp.partition]))
-                writers |= {writer for writer in found if writer is not None}
-        writers.discard(self.engine.transactional_id)
-        logger.warning(
-            "ending_open_transactions", partitions=len(undecided), writers=sorted(writers)
-        )
-        self.log.end_transactions(sorted(writers))
+        writers = {self._writer_at(tp, stable) for tp, stable in undecided.items()}
+        gone = sorted(w for w in writers if w not in (None, self.engine.transactional_id))
+        logger.warning("ending_open_transactions", partitions=len(undecided), writers=gone)
+        self.log.end_transactions(gone)
+
+    def _writer_at(self, tp: TP, stable: int) -> str | None:
+        """Return who holds a partition back: the writer of the record at its last stable offset.
+
+        Others have written behind it, and committed: they may be alive, and must not be fenced.
+        """
+        begin = {tp.partition: stable}
+        for records in self.log.read(tp.topic, [tp.partition], begin, committed=False):
+            return writer_of(*_entries(records[tp.partition])[0])
+        return None
 
     def _check_known(self, tp: TP) -> None:
         partitions = self.engine.definitions.catalogue[tp.topic].partitions

@@ -53,4 +53,6 @@ def faults(
 
 
 if __name__ == "__main__":
-    typer.run(faults)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(faults)
+    app()

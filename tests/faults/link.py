@@ -76,9 +76,10 @@ class Link:
         self._delay_s = seconds
 
     def cut(self) -> None:
-        """End all connections, and every new one at once, until `mend`."""
+        """End all connections, and every new one at once, until `mend`; by any thread."""
         self._is_cut = True
-        self._call(self._drop())
+        for connection in list(self._connections):
+            self._loop.call_soon_threadsafe(connection.cancel)
 
     def mend(self) -> None:
         """Let connections through again."""

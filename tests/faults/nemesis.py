@@ -140,20 +140,21 @@ class Nemesis:
     # -- servers and the way to them ------------------------------------------------------------
 
     def _kill_broker(self, step: Step) -> Mark:
-        if step.moment is Moment.ANY:
-            self._servers.kill_kafka()
-        else:
-            request, after = _REQUESTS[step.moment]
-            sprung = self._link.set_trap(request, self._kill_kafka, after=after)
-            if not sprung.wait(_MOMENT_WITHIN_S):
-                raise TimeoutError(f"nobody came to {step.moment} within {_MOMENT_WITHIN_S:g} s")
+        self._when(step.moment, self._servers.kill_kafka)
         time.sleep(3 * step.share)
         self._servers.start_kafka()
         return self._watch.mark()
 
-    def _kill_kafka(self, _: int) -> bool:
-        self._servers.kill_kafka()
-        return True
+    def _when(self, moment: Moment, act: Callable[[], None]) -> None:
+        """Act when the moment comes."""
+        if moment is Moment.ANY:
+            act()
+            return
+        request, after = _REQUESTS[moment]
+        if not self._link.set_trap(request, lambda _: not act(), after=after).wait(
+            _MOMENT_WITHIN_S
+        ):
+            raise TimeoutError(f"nobody came to {moment} within {_MOMENT_WITHIN_S:g} s")
 
     def _pause_broker(self, step: Step) -> Mark:
         seconds = 2 + 9 * step.share
@@ -174,8 +175,8 @@ class Nemesis:
 
     def _cut_link(self, step: Step) -> Mark:
         seconds = 4 * step.share
-        self._how = f"for {seconds:.1f} s"
-        self._link.cut()
+        self._how += f", for {seconds:.1f} s"
+        self._when(step.moment, self._link.cut)
         try:
             time.sleep(seconds)
         finally:

@@ -43,6 +43,7 @@ class Moment(StrEnum):
 _KILLED_AT: Final = (
     Moment.ANY, Moment.COMMIT_SENT, Moment.PRODUCING, Moment.OFFSETS, Moment.COMMIT_HELD,
 )  # fmt: skip
+_IN_COMMIT: Final = (Fault.COORDINATOR_KILL, Fault.CUT_LINK)
 _AGAIN_AT: Final = (Moment.RECOVERING, Moment.JOINING, Moment.SYNCING)
 
 # Nothing is done in the first events and the last, so that there is a before and an after.
@@ -77,10 +78,11 @@ def plan(seed: int, events: int, kills: int) -> list[Step]:
         chosen.append((Fault.KILL, next(killed_at), again))
         done += 1 if again is None else 2
     others = [fault for fault in Fault if fault is not Fault.KILL]
-    in_commit = cycle((Moment.COMMIT_SENT, Moment.COMMIT_HELD))
-    for fault in others * max(1, round(kills / 16)):
-        moment = next(in_commit) if fault is Fault.COORDINATOR_KILL else Moment.ANY
-        chosen.append((fault, moment, None))
+    in_commit = cycle((Moment.COMMIT_SENT, Moment.COMMIT_HELD, Moment.PRODUCING))
+    chosen += [
+        (fault, next(in_commit) if fault in _IN_COMMIT else Moment.ANY, None)
+        for fault in others * max(1, round(kills / 16))
+    ]
     rng.shuffle(chosen)
     _alternate(chosen)
     first, last = round(events * _CALM[0]), round(events * (1 - _CALM[1]))

@@ -120,7 +120,8 @@ class Servers:
             )
             for name, chosen in topics.items()
         ]
-        for done in AdminClient(self._client).incremental_alter_configs(resources).values():
+        admin = AdminClient(self._client)
+        for done in admin.incremental_alter_configs(resources).values():
             done.result(_WAIT_S)
 
     def await_compaction(self, timeout_s: float) -> int:

@@ -71,6 +71,19 @@ def test_the_open_transaction_of_a_worker_that_is_gone_is_ended():
         list(sleeper)
 
 
+def test_only_who_holds_a_partition_back_is_ended():
+    """Who has committed behind a sleeper's open transaction may be alive, and goes on."""
+    run = Run()
+    sleeper, owner = run.recover("sleeper"), run.recover("owner")
+    waking = run.flush(sleeper, 2, until=4)
+    run.flush(owner, 1)
+    run.recover("successor")
+
+    with pytest.raises(Fenced):
+        list(waking)
+    run.flush(owner, 1)
+
+
 def test_a_commit_that_comes_while_the_successor_waits_counts():
     """Offsets were sent in time, so the commit holds: recovery reads what it wrote."""
     run = Run()
