@@ -159,3 +159,82 @@ def test_the_newest_ids_are_kept_whatever_flush_they_came_in():
 
     assert at_once.outcomes == one_by_one.outcomes
     assert len(at_once.outcomes) > 0
+
+
+# -- versions -------------------------------------------------------------------------------------
+
+#: What rules need to know before they look: the other partitions hold nothing.
+_TOLD = [
+    {"taken": {}, "advances": dict.fromkeys(SOURCES[:4])},
+    {"taken": {}, "advances": {(EVALUATIONS, 1): None}},
+]
+
+
+def _review(name: str, version: int, score: float, second: int = 0) -> Event:
+    return record(
+        EVALUATIONS, name, NOON_MS + second * 1_000, version=version, evaluation_id=name,
+        interaction_id=f"contact of {name}", score_percent=score,
+    )  # fmt: skip
+
+
+def _one_by_one(events: list[Event]) -> list[dict[str, Any]]:
+    return [*_TOLD, *({"taken": {(EVALUATIONS, 0): [event]}} for event in events)]
+
+
+@law(30)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=3).flatmap(
+        lambda counts: st.permutations(
+            [
+                _review(f"v{n}", v, 10.0 * v + n)
+                for n, most in enumerate(counts)
+                for v in range(1, most + 1)
+            ]
+        )
+    ),
+    st.lists(st.integers(0, 12), max_size=4),
+)
+def test_the_highest_version_counts_in_whatever_order_they_come(events, places):
+    """Any order of versions and any cut add up to what the highest versions alone add up to."""
+    highest = {e["event_id"]: e for e in sorted(events, key=lambda e: int(e["version"]))}
+    pieces = [{"taken": {(EVALUATIONS, 0): list(piece)}} for piece in cut(events, places)]
+    _, alone = _play(
+        [*_TOLD, {"taken": {(EVALUATIONS, 0): list(highest.values())}}], settle_each=True
+    )
+    folding, all_of_them = _play([*_TOLD, *pieces], settle_each=True)
+
+    assert (alone.rows, alone.statuses) == (all_of_them.rows, all_of_them.statuses)
+    assert _without_ids(alone.outcomes) == _without_ids(all_of_them.outcomes)
+    account = folding.state((EVALUATIONS, 0)).account
+    assert account.consumed == account.applied + account.duplicates == len(events)
+    assert account.applied >= len(highest)
+
+
+def _without_ids(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    nothing: dict[str, list[str]] = {"interaction_ids": [], "evaluation_ids": []}
+    return [{**o, "evidence": [{**e, **nothing} for e in o["evidence"]]} for o in outcomes]
+
+
+def test_rules_take_a_restatement_that_comes_on_time_and_keep_what_they_knew_otherwise():
+    """What was decided rests on what was known then; the records of KPIs take it all."""
+    low, good = _review("v1", 1, 10.0), _review("v1", 2, 90.0)
+    later = _review("v2", 1, 90.0, second=40)
+    _, on_time = _play(_one_by_one([low, good, later]), settle_each=True)
+    _, late = _play(_one_by_one([low, later, good]), settle_each=True)
+
+    assert on_time.rows == late.rows
+    assert [] == on_time.outcomes
+    assert [("weak-agent", 10.0)] == [
+        (outcome["rule_id"], outcome["evidence"][0]["value"]) for outcome in late.outcomes
+    ]
+
+
+def test_evidence_does_not_name_what_was_taken_back():
+    """It leaves its place empty: which ids are named does not hang on the cuts."""
+    reviews = [_review(f"v{n}", 1, 10.0, second=n) for n in range(3)]
+    events = [*reviews, _review("v2", 2, 60.0, second=2), _review("end", 1, 20.0, second=30)]
+    _, one_by_one = _play(_one_by_one(events), settle_each=True)
+    _, at_once = _play([*_TOLD, {"taken": {(EVALUATIONS, 0): events}}], settle_each=True)
+
+    assert one_by_one.outcomes == at_once.outcomes
+    assert ["v1"] == one_by_one.outcomes[0]["evidence"][0]["evaluation_ids"]
