@@ -77,11 +77,12 @@ def test_only_who_holds_a_partition_back_is_ended():
     sleeper, owner = run.recover("sleeper"), run.recover("owner")
     waking = run.flush(sleeper, 2, until=4)
     run.flush(owner, 1)
+    elsewhere = run.log.begin("owner")
     run.recover("successor")
 
     with pytest.raises(Fenced):
         list(waking)
-    run.flush(owner, 1)
+    run.log.end(elsewhere, "committed")
 
 
 def test_a_commit_that_comes_while_the_successor_waits_counts():
