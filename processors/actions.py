@@ -132,6 +132,19 @@ def _immediate_record(
     }
 
 
+def decision_id(record: Mapping[str, Any]) -> str:
+    """Return the id of an action record itself: that of its action, and another if it withdraws.
+
+    >>> record = {"action_id": "2b1d0bd6-6f0f-5a57-9a3e-3c6f6f2c7b11", "status": "WITHDRAWN"}
+    >>> decision_id(record)
+    'ed1b73ab-9d64-56b7-adbe-e48eb128d72a'
+    """
+    action_id = str(record["action_id"])
+    if record["status"] == "OPEN":
+        return action_id
+    return str(uuid5(UUID(action_id), str(record["status"])))
+
+
 def subject_key(record: Mapping[str, Any]) -> bytes:
     """Return the Kafka key of an action or suppression: scope and key values of its subject.
 

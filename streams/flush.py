@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from faust.types import TP
 
-from processors.actions import action_record, subject_key, suppression_record
+from processors.actions import action_record, decision_id, subject_key, suppression_record
 from processors.merge import Stretch
 from processors.rules import Firing
 from schemas.catalogue import ACTIONS, AS_OF, PARTIALS, SUPPRESSIONS, WATERMARKS
@@ -250,14 +250,15 @@ class Engine:
         return aside if published is None else [r for r in aside if not published.has_aside(r)]
 
     def _act(self, flush: Flush, action: Mapping[str, Any], partition: int) -> None:
-        if self.published is not None and self.published.has_id(action["action_id"]):
+        record_id = decision_id(action)
+        if self.published is not None and self.published.has_id(record_id):
             return
         value = self._codecs[ACTIONS].encode(action)
         kind = f"andon.action.{action['action_type'].lower()}"
         source = f"/andon/rules/{action['rule_id']}"
-        headers = cloud_event_headers(kind, source, action["action_id"], action["event_time"])
+        headers = cloud_event_headers(kind, source, record_id, action["event_time"])
         flush.outputs.append(Record(ACTIONS, partition, subject_key(action), value, [*headers]))
-        flush.actions[action["action_type"]] += 1
+        flush.actions[action["action_type"]] += action["status"] == "OPEN"
 
     # -- publication --------------------------------------------------------------------------
 

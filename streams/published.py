@@ -1,14 +1,16 @@
 """What the topics hold already of that which a rebuild decides once more.
 
 A rebuild decides as the epochs before it did. What a reader has once got is not published again: an
-action by its id, a suppression by its, a record that was set aside by where it lay.
+action or its withdrawal by its id, a suppression by its, a record that was set aside by where it
+lay.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
+from processors.actions import decision_id
 from schemas.catalogue import ACTIONS, DEAD_LETTERS, LATE, SUPPRESSIONS, WATERMARKS
 from schemas.headers import ERRORS
 from streams.definitions import Definitions
@@ -23,7 +26,10 @@ from streams.log import Fetched, Log
 from streams.records import Record
 from streams.state import Advance
 
-_IDS = {ACTIONS: "action_id", SUPPRESSIONS: "suppression_id"}
+_IDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    ACTIONS: decision_id,
+    SUPPRESSIONS: itemgetter("suppression_id"),
+}
 _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
@@ -67,12 +73,12 @@ def read_published(log: Log, definitions: Definitions, check: Callable[[], None]
         for topic in (*_IDS, LATE, DEAD_LETTERS)
     }
     _await_stable(log, [TP(topic, p) for topic, own in partitions.items() for p in own], check)
-    for topic, name in _IDS.items():
+    for topic, id_of in _IDS.items():
         codec = definitions.codec(topic)
         for record in _records(log, topic, partitions[topic], check):
             if record.value:
                 value = codec.decode(record.value, record.headers)
-                published.ids.add(UUID(value[name]).bytes)
+                published.ids.add(UUID(id_of(value)).bytes)
     for topic in (LATE, DEAD_LETTERS):
         found: dict[TP, list[int]] = {}
         for record in _records(log, topic, partitions[topic], check):
