@@ -137,7 +137,6 @@ class Settings(BaseModel):
     dead_letter_minimum: Annotated[int, Field(gt=0)] = Field(
         default=1_000, description="records seen before the share of dead letters is judged"
     )
-    rebuild_epoch: Annotated[int, Field(ge=0, lt=1 << 15)] = 0
 
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 0

@@ -25,6 +25,9 @@ COMMANDS: dict[str, Command] = {
     "replay": Command("streams.cli.replay:replay", "Send a file of recorded events to the topics."),
     "simulate": Command("streams.cli.simulate:simulate", "Send a generated day to the topics."),
     "worker": Command("streams.cli.worker:worker", "Keep KPIs up to date, and propose actions."),
+    "rebuild": Command(
+        "streams.cli.rebuild:rebuild", "Recompute state and KPI records from the input topics."
+    ),
     "deliver": Command("streams.cli.deliver:deliver", "Keep Redis as the topics say."),
     "wallboard": Command("streams.cli.wallboard:wallboard", "Show the boards as a live page."),
     "kpis": Command("streams.cli.kpis:kpis", "Print the newest KPI record of each key."),

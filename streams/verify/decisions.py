@@ -21,13 +21,12 @@ class ActionFindings:
     findings: Findings
 
 
-def compare_actions(records: Iterable[Mapping[str, Any]], copies: int = 1) -> ActionFindings:
+def compare_actions(records: Iterable[Mapping[str, Any]]) -> ActionFindings:
     """Judge the decoded records of the action topic.
 
     An episode is rule, rule version, subject and start. Rules without episodes in time, which
     answer single events, may meet twice in one instant: the ids they quote tell those apart.
-    A withdrawal repeats the id of its action and is no action of its own. Each rebuild decides
-    the same once more: an action may be there ``copies`` times.
+    A withdrawal repeats the id of its action and is no action of its own.
     """
     published: Counter[str] = Counter()
     episodes: dict[Hashable, set[str]] = defaultdict(set)
@@ -38,7 +37,7 @@ def compare_actions(records: Iterable[Mapping[str, Any]], copies: int = 1) -> Ac
         published[action_id] += record["status"] == "OPEN"
         episodes[_episode(record)].add(action_id)
     differences = [
-        *_repeated(published, about, copies),
+        *_repeated(published, about),
         *_several(episodes, about),
     ]
     findings = Findings(len(differences), 0, tuple(differences[:_FIRST]))
@@ -62,12 +61,11 @@ def _episode(record: Mapping[str, Any]) -> Hashable:
 
 
 def _repeated(
-    published: Mapping[str, int], about: Mapping[str, Mapping[str, Any]], copies: int
+    published: Mapping[str, int], about: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    expected = "once" if copies == 1 else f"at most {copies} times"
     for action_id, times in published.items():
-        if times > copies:
-            yield _difference(about[action_id], f"action {action_id}", f"{times} times", expected)
+        if times > 1:
+            yield _difference(about[action_id], f"action {action_id}", f"{times} times", "once")
 
 
 def _several(

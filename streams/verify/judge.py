@@ -104,7 +104,6 @@ class _Judge:
         self.definitions: Definitions = read_definitions(settings.kpis_dir)
         url = settings.schema_registry_url
         self.registry: SchemaRegistry = open_registry(None if url is None else str(url))
-        self.copies = settings.rebuild_epoch + 1
         self.watch = _Stopwatch()
 
     def run(self, ledger: Ledger) -> Report:
@@ -125,9 +124,7 @@ class _Judge:
             findings = [found for _, found in results]
             findings.append(unknown_records(ledger, made))
             for each in ledger.inputs:
-                findings += compare_set_aside(
-                    ledger, each, topics.LATE, topics.DEAD_LETTERS, self.copies
-                )
+                findings += compare_set_aside(ledger, each, topics.LATE, topics.DEAD_LETTERS)
             findings.append(published.unreadable)
         with self.watch.step("actions"):
             actions = self._actions()
@@ -189,7 +186,7 @@ class _Judge:
             for each in batch
             if each.value
         )
-        return compare_actions(records, self.copies)
+        return compare_actions(records)
 
 
 def _notes(extent: Sequence[Extent], waiting: Sequence[Lag]) -> Iterator[str]:

@@ -118,7 +118,7 @@ def test_a_fault_between_two_values_waits_for_both_to_be_valid(home: dict[str, s
         ("REDIS_URL", "cache:6379", "a URL such as redis://host:6379/0"),
         ("FETCH_BUDGET_BYTES", "1000", "greater than or equal to 1048576"),
         ("DEAD_LETTER_LIMIT", "1.5", "less than or equal to 1"),
-        ("REBUILD_EPOCH", "32768", "less than 32768"),
+        ("DEAD_LETTER_MINIMUM", "0", "greater than 0"),
     ],
 )
 def test_a_bad_value_is_refused(
@@ -377,12 +377,12 @@ def test_without_a_home_files_lie_in_the_systems_temp(environment: dict[str, str
 
 def test_the_command_line_tells_faults_and_the_next_step(home: dict[str, str]) -> None:
     """Wrong settings end a command with exit code 2, without a traceback."""
-    done = _andon(home | {"ANDON_REBUILD_EPOCH": "-1"}, "stack", "status")
+    done = _andon(home | {"ANDON_DEAD_LETTER_MINIMUM": "-1"}, "stack", "status")
 
     assert 2 == done.returncode
     assert (
         "andon: settings refused:\n"
-        "  ANDON_REBUILD_EPOCH: '-1', expected greater than or equal to 0\n"
+        "  ANDON_DEAD_LETTER_MINIMUM: '-1', expected greater than 0\n"
         "next: correct them in the environment or in the file that ANDON_CONFIG names\n"
     ) == done.stderr
 
