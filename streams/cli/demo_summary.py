@@ -128,10 +128,10 @@ def compare(planted: Sequence[Planted], actions: Sequence[Mapping[str, Any]]) ->
 
 def _answers(action: Mapping[str, Any], problem: Planted) -> bool:
     subject = {part["name"]: part["value"] for part in action["subject"]["key"]}
-    return (action["action_type"], action["rule_id"]) == (
-        problem.action_type,
-        problem.rule_id,
-    ) and problem.subject.items() <= subject.items()
+    found = (action["action_type"], action["rule_id"], action["status"])
+    status = "WITHDRAWN" if problem.withdrawn else "OPEN"
+    expected = (problem.action_type, problem.rule_id, status)
+    return found == expected and problem.subject.items() <= subject.items()
 
 
 def show(summary: Summary, replayed: Replayed, speed: str, console: Console) -> None:
@@ -190,8 +190,9 @@ def _actions(actions: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("type", "at (UTC)", "about", "reason"):
         table.add_column(name, overflow="fold")
     for action in sorted(actions, key=lambda action: str(action["action_type"])):
+        kind = action["action_type"].replace("_", " ").lower()
         table.add_row(
-            action["action_type"].replace("_", " ").lower(),
+            kind if action["status"] == "OPEN" else f"[strike]{kind}[/] withdrawn",
             instant(action["event_time"]),
             escape(joined_key(action["subject"]["key"])),
             escape(" ".join(action["reason"].split())),

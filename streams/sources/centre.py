@@ -58,12 +58,14 @@ class Agent:
 class Planted:
     """A problem put into the day, and the action it has to lead to.
 
-    ``subject`` names the key columns that the action's subject must hold.
+    ``subject`` names the key columns that the action's subject must hold. ``withdrawn`` says that
+    it was none, and that its action has to be taken back.
     """
 
     action_type: str
     rule_id: str
     subject: Mapping[str, str]
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Problems:
     slow_wrap_up_team: str
     praised_agent: str
     failed_agents: tuple[str, ...]
+
+    @property
+    def mistaken_agent(self) -> str:
+        """The agent of ``failed_agents`` whose evaluation is corrected later."""
+        return self.failed_agents[-1]
 
 
 QUEUES: Final = (
@@ -220,7 +227,12 @@ def planted(seed: int) -> list[Planted]:
         ),
         Planted("RECOGNITION", "recognition-csat-quality", {"agent_id": put.praised_agent}),
         *(
-            Planted("COACHING", "compliance-auto-fail", {"agent_id": agent_id})
+            Planted(
+                "COACHING",
+                "compliance-auto-fail",
+                {"agent_id": agent_id},
+                withdrawn=agent_id == put.mistaken_agent,
+            )
             for agent_id in put.failed_agents
         ),
     ]

@@ -33,6 +33,11 @@ class SourceEvent:
         return int(self.record["event_time"])
 
     @property
+    def stated_ms(self) -> int:
+        """When it was stated, epoch milliseconds UTC: of a restatement later than it happened."""
+        return int(self.record.get("restated_time") or self.event_time_ms)
+
+    @property
     def event_id(self) -> str:
         """Unique within its topic."""
         return str(self.record["event_id"])
@@ -63,8 +68,11 @@ class Read:
 
 
 def in_order_of_time(events: list[SourceEvent]) -> list[SourceEvent]:
-    """Return the events by event time; events of one millisecond keep the order they came in."""
-    return sorted(events, key=lambda event: event.event_time_ms)
+    """Return the events by the time they were stated: event time, but for restatements.
+
+    Events of one millisecond keep the order they came in.
+    """
+    return sorted(events, key=lambda event: event.stated_ms)
 
 
 def seeded(*parts: object) -> random.Random:

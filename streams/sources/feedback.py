@@ -82,8 +82,6 @@ def evaluation(
 ) -> SourceEvent:
     """Return a regular evaluation of a handled contact by the ten questions of the form."""
     items = [_item(question, marks, rng) for question in QUESTIONS]
-    reached = sum(item["score"] * item["weight"] for item in items)
-    possible = sum(item["max_score"] * item["weight"] for item in items)
     record = _about(handled, "evaluation", rng) | {
         "version": 1,
         "event_time": event_time_ms,
@@ -93,13 +91,20 @@ def evaluation(
         "form_id": "service-quality",
         "form_version": 1,
         "status": "SUBMITTED",
-        "score_percent": 0.0 if marks.failed else round(100 * reached / possible, 2),
+        "score_percent": 0.0 if marks.failed else score_percent(items),
         "auto_failed": marks.failed,
         "items": items,
     }
     record["event_id"] = record["evaluation_id"]
     del record["interaction_time"]
     return SourceEvent("evaluation", record, source)
+
+
+def score_percent(items: Sequence[Mapping[str, Any]]) -> float:
+    """Return the points reached, of those that could be, weighted, in percent."""
+    reached = sum(item["score"] * item["weight"] for item in items)
+    possible = sum(item["max_score"] * item["weight"] for item in items)
+    return float(round(100 * reached / possible, 2))
 
 
 def feedback_on(handled: Sequence[Handled], source: str, rng: Random) -> list[SourceEvent]:

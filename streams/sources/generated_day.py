@@ -21,6 +21,7 @@ from streams.sources.centre import (
 from streams.sources.events import SourceEvent, in_order_of_time, seeded
 from streams.sources.feedback import GENERATED_PREFIX, Handled, Marks, Mood, evaluation, surveys
 from streams.sources.queueing import Simulation
+from streams.sources.restatements import restatements
 
 __all__ = ["DEFAULT_DATE", "DEFAULT_SEED", "Planted", "generate_day", "planted"]
 
@@ -37,7 +38,7 @@ def generate_day(seed: int = DEFAULT_SEED, day: date = DEFAULT_DATE) -> list[Sou
     """Return the events of one day in the order of their time.
 
     The same seed and date give the same events, whatever the process or the machine. Some surveys
-    are answered on the day after.
+    are answered on the day after; some surveys and evaluations are stated once more.
     """
     put = problems(seed)
     midnight_ms = int(datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE)).timestamp())
@@ -49,7 +50,8 @@ def generate_day(seed: int = DEFAULT_SEED, day: date = DEFAULT_DATE) -> list[Sou
     events += _evaluations(
         simulation.handled, put, midnight_ms * 1000, seeded(seed, day, "evaluations")
     )
-    return in_order_of_time(events)
+    again = list(restatements(events, put, seeded(seed, day, "restatements")))
+    return in_order_of_time(events + again)
 
 
 def _surveys(handled: Iterable[Handled], put: Problems, rng: Random) -> list[SourceEvent]:

@@ -26,11 +26,12 @@ def shipped() -> tuple[Registry, RuleBook]:
 
 
 def columns_of_day(seed: int) -> dict[str, pl.DataFrame]:
-    """Return the day's events by source, prepared."""
+    """Return the day's events by source, prepared; restatements come too late for rules."""
     registry, _ = shipped()
     records: dict[str, list] = {}
     for event in generate_day(seed):
-        records.setdefault(event.contract, []).append(event.record)
+        if event.record["version"] == 1:
+            records.setdefault(event.contract, []).append(event.record)
     return {
         name: registry.prepare(name, pl.DataFrame(records[source.contract], schema=schema))
         for name, source in registry.sources.items()

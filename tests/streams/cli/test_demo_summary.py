@@ -25,8 +25,9 @@ def day(queue: str, start_time: int, **measures: float) -> dict:
     }
 
 
-def action(rule_id: str, action_type: str = "COACHING", **key: str) -> dict:
+def action(rule_id: str, action_type: str = "COACHING", status: str = "OPEN", **key: str) -> dict:
     return {
+        "status": status,
         "rule_id": rule_id,
         "action_type": action_type,
         "subject": {"key": [{"name": name, "value": value} for name, value in key.items()]},
@@ -74,6 +75,18 @@ def test_a_missed_problem_and_an_action_without_one_are_told():
     other = action("coaching-item", team_id="amber", agent_id="amber-02")
 
     assert Verdict((LOW_TONE,), (other,)) == compare([LOW_TONE], [other])
+
+
+def test_a_problem_that_was_none_takes_its_action_withdrawn():
+    """Open it would tell a person of a mistake; withdrawn, another problem would be forgotten."""
+    mistaken = Planted("COACHING", "coaching-item", {"agent_id": "amber-01"}, withdrawn=True)
+    open_, gone = (
+        action("coaching-item", status=s, agent_id="amber-01") for s in ("OPEN", "WITHDRAWN")
+    )
+
+    assert compare([mistaken], [gone]).is_right
+    assert Verdict((mistaken,), (open_,)) == compare([mistaken], [open_])
+    assert Verdict((LOW_TONE,), (gone,)) == compare([LOW_TONE], [gone])
 
 
 def test_a_second_action_for_one_problem_is_one_too_many():

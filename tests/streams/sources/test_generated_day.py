@@ -41,12 +41,14 @@ def interactions(day) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def answers(day) -> list[dict]:
-    return [dict(e.record) for e in day if e.record.get("csat") is not None]
+    return [
+        dict(e.record) for e in day if e.record.get("csat") is not None and e.record["version"] == 1
+    ]
 
 
 @pytest.fixture(scope="module")
 def evaluations(day) -> list[dict]:
-    return [dict(event.record) for event in day if event.contract == "evaluation"]
+    return [dict(e.record) for e in day if e.contract == "evaluation" and e.record["version"] == 1]
 
 
 def hour(record: dict) -> float:
@@ -115,11 +117,35 @@ def test_every_event_is_marked_as_generated(day):
 
 
 def test_events_come_in_the_order_of_their_time_with_unique_ids(day):
-    """Event times never go back, and no id is used twice in a topic."""
-    times = [event.event_time_ms for event in day]
+    """Times never go back, and no id is used twice in a topic, but for restatements."""
+    times = [event.stated_ms for event in day]
+    first = [event for event in day if event.record["version"] == 1]
 
     assert sorted(times) == times
-    assert len(day) == len({(event.contract, event.event_id) for event in day})
+    assert len(first) == len({(event.contract, event.event_id) for event in first})
+
+
+def test_some_surveys_and_evaluations_are_stated_once_more(day, put):
+    """With id, key and instants of the first, the next version, and later; one fails no more."""
+    first = {(e.contract, e.event_id): e for e in day if e.record["version"] == 1}
+    again = [event for event in day if event.record["version"] > 1]
+    kinds = Counter((e.contract, e.record.get("status")) for e in again)
+    mended = [
+        e.record["agent_id"]
+        for e in again
+        if first[e.contract, e.event_id].record.get("auto_failed") and not e.record["auto_failed"]
+    ]
+
+    assert {("survey", None), ("evaluation", "SUBMITTED"), ("evaluation", "DELETED")} == set(kinds)
+    assert len(again) >= 15
+    assert [put.mistaken_agent] == mended
+    for event in again:
+        before = first[event.contract, event.event_id]
+        assert (event.key, event.event_time_ms, 2) == (
+            before.key, before.event_time_ms, event.record["version"],
+        )  # fmt: skip
+        assert event.record.get("interaction_time") == before.record.get("interaction_time")
+        assert event.stated_ms - event.event_time_ms >= 600_000
 
 
 def test_each_offered_step_ends_in_exactly_one_way(interactions):

@@ -49,7 +49,9 @@ def sources(registry) -> dict[str, pl.DataFrame]:
 
 def prepared(registry: Registry, source: str, day: list[SourceEvent]) -> pl.DataFrame:
     contract = CONTRACTS.get(source, "evaluation")
-    records = [event.record for event in day if event.contract == contract]
+    # Restatements come too late for rules, and what they take back was decided before.
+    stated = [event.record for event in day if event.contract == contract]
+    records = [record for record in stated if record["version"] == 1]
     schema = contract_schemas()[contract]
     return registry.prepare(source, pl.DataFrame(records, schema=schema, orient="row"))
 
