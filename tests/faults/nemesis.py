@@ -125,13 +125,13 @@ class Nemesis:
         return mark
 
     def _compact(self, _: Step) -> Mark:
-        with self._servers.eager_compaction():
+        with self._servers.eager_compaction() as await_compaction:
             # Segments end when something is appended to them: let the workers do so for a while.
             self.await_fresh(self._watch.mark(), "progress while segments are short")
             self._crew.hold()
             try:
                 self._crew.kill(self._crew.alive)
-                gone = self._servers.await_compaction(PATIENCE_S)
+                gone = await_compaction(PATIENCE_S)
             finally:
                 self._crew.go_on()
         self._how = f"{gone} superseded records gone"

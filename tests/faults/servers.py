@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,9 @@ _EAGER: Final = {
 }
 _PATIENT: Final = {"segment.ms": "604800000", "delete.retention.ms": "86400000"}
 _WAIT_S: Final = 30.0
+
+_Place = tuple[str, int, int]
+"""Topic, partition and offset."""
 
 
 class Servers:
@@ -97,12 +101,17 @@ class Servers:
             self._signal_kafka(signal.SIGCONT)
 
     @contextmanager
-    def eager_compaction(self) -> Iterator[None]:
-        """Let changelogs be compacted as soon as they can be; as the catalogue says, afterwards."""
+    def eager_compaction(self) -> Iterator[Callable[[float], int]]:
+        """Let changelogs be compacted as soon as they can be; as the catalogue says, afterwards.
+
+        Gives what waits, for so many seconds, until all records are gone that were superseded at
+        the beginning, and returns how many those are. Something must be appended meanwhile.
+        """
+        superseded = self._superseded()
         changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
         self._configure({topic.name: _EAGER for topic in changelogs})
         try:
-            yield
+            yield lambda timeout_s: self._await_compaction(superseded, timeout_s)
         finally:
             ratio = "min.cleanable.dirty.ratio"
             self._configure({t.name: {**_PATIENT, ratio: t.config[ratio]} for t in changelogs})
@@ -124,23 +133,35 @@ class Servers:
         for done in admin.incremental_alter_configs(resources).values():
             done.result(_WAIT_S)
 
-    def await_compaction(self, timeout_s: float) -> int:
-        """Return how many records of the changelogs are gone, once some of each are."""
-        before = left = self._changelog_records()
+    def _await_compaction(self, superseded: Set[_Place], timeout_s: float) -> int:
+        left = superseded
 
         def gone() -> bool:
             nonlocal left
-            left = self._changelog_records()
-            return all(left[name] < before[name] for name in before)
+            left = superseded & self._superseded()
+            return not left
 
-        wait_until(gone, f"compaction of {before}", timeout_s, every_s=0.5)
-        return sum(before.values()) - sum(left.values())
+        try:
+            wait_until(gone, "compaction", timeout_s, every_s=0.5)
+        except TimeoutError as late:
+            where = Counter(topic for topic, _, _ in left)
+            raise TimeoutError(
+                f"{late}: of {len(superseded)} records these are left: {where}"
+            ) from None
+        return len(superseded)
 
-    def _changelog_records(self) -> dict[str, int]:
-        return {
-            name: sum(len(found) for found in read_all(self._client, name))
-            for name in self._changelogs
-        }
+    def _superseded(self) -> Set[_Place]:
+        """Return the places of records of the changelogs that newer ones of their key stand for."""
+        newest: dict[tuple[str, int, bytes | None], int] = {}
+        found = set()
+        for topic in self._changelogs:
+            for messages in read_all(self._client, topic):
+                for message in messages:
+                    key = (topic, message.partition() or 0, message.key())
+                    if key in newest:
+                        found.add((*key[:2], newest[key]))
+                    newest[key] = message.offset() or 0
+        return found
 
     # -- Redis ----------------------------------------------------------------------------------
 
