@@ -1,18 +1,14 @@
 """The batch transport, over the real classes of Faust and aiokafka, without a broker.
 
-Each test stands over a place where Faust alone would lose, repeat or misplace records; should a
-later Faust move these places, the tests of what Faust does by itself fail first.
+What Faust alone would do in the same places is in test_faust_defects.py.
 """
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import faust
 import pytest
-from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import NoOffsetForPartitionError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -22,152 +18,17 @@ from streams.columnar import (
     BatchSchema,
     Consumer,
     ConsumerThread,
-    Hooks,
     Membership,
     RawRecords,
     RebalanceListener,
     Transport,
 )
-
-T0, T1, T2 = (TopicPartition("events", partition) for partition in range(3))
-P0, P1, P2 = (TP("events", partition) for partition in range(3))
-
-
-class Hooked:
-    """What a worker tells and hears, in plain fields."""
-
-    def __init__(self) -> None:
-        self.positions: dict[TP, int] = {}
-        self.room = True
-        self.revoked: list[str] = []
-        self.memberships: list[Membership] = []
-
-    @property
-    def hooks(self) -> Hooks:
-        async def before_revocation() -> None:
-            self.revoked.append("flush ended")
-
-        return Hooks(
-            lambda: self.positions, before_revocation, self.memberships.append, lambda: self.room
-        )
-
-
-class FakeClient:
-    """Stands for a started consumer: a real subscription, and a fetcher that has records."""
-
-    def __init__(self, *assigned: TopicPartition) -> None:
-        self._subscription = SubscriptionState()
-        self._subscription.subscribe({"events"})
-        self._subscription.assign_from_subscribed(set(assigned))
-        self._closed = False
-        self._fetcher = self
-        self._subscriptions = self._subscription
-        self._coordinator = SimpleNamespace(generation=7, member_id="me")
-        self.ready: list[tuple[TopicPartition, list[Any], int]] = []
-        self.problem: Exception | None = None
-        self.during_fetch: Any = lambda: None
-
-    def assignment(self) -> set[TopicPartition]:
-        return set(self._subscription.assigned_partitions())
-
-    def state(self, tp: TopicPartition) -> Any:
-        return self._subscription.subscription.assignment.state_value(tp)
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        self._subscription.seek(tp, offset)
-
-    async def fetched_records(self, *_: Any, **__: Any) -> dict[TopicPartition, list[Any]]:
-        if self.problem is not None:
-            raise self.problem
-        self.during_fetch()
-        ready, self.ready = self.ready, []
-        for tp, _records, after in ready:
-            self.state(tp).consumed_to(after)
-        return {tp: records for tp, records, _ in ready}
-
-
-def _record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, value=b"value", timestamp=1_000, timestamp_type=1)
-
-
-@pytest.fixture
-def worker() -> Hooked:
-    return Hooked()
-
-
-@pytest.fixture
-def consumer(worker: Hooked, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Consumer:
-    """Our consumer in an app that never starts, with its flow open."""
-    monkeypatch.setattr(fetcher, "PartitionRecords", fetcher.PartitionRecords)
-    app = faust.App(
-        "andon-test",
-        broker="andon://127.0.0.1:9",
-        datadir=str(tmp_path),
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="earliest",
-    )
-    app.hooks = worker.hooks  # type: ignore[attr-defined]
-    app.consumer_generation_id = 7
-    assert isinstance(app.transport, Transport)
-    made = app._new_consumer()
-    assert isinstance(made, Consumer)
-    made.flow_active = True
-    return made
-
-
-@pytest.fixture
-def thread(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> ConsumerThread:
-    """The consumer's thread, whose calls are made at once."""
-
-    async def at_once(fun: Any, *args: Any, **kwargs: Any) -> Any:
-        return await fun(*args, **kwargs)
-
-    made = consumer._thread
-    monkeypatch.setattr(made, "call_thread", at_once)
-    return made
-
-
-@pytest.fixture
-async def client(thread: ConsumerThread) -> FakeClient:
-    """The client of the thread: three partitions are assigned."""
-    made = FakeClient(T0, T1, T2)
-    thread._consumer = made
-    return made
+from tests.streams.transport import P0, P1, T0, T1, T2, FakeClient, Hooked, record_at
 
 
 async def _fetch(thread: ConsumerThread, client: FakeClient) -> dict[Any, Batch]:
     fetched = await thread._fetch_records(client, {T0, T1, T2}, timeout=0.0)
     return {tp: batch for tp, (batch,) in fetched.items()}
-
-
-# -- commits --------------------------------------------------------------------------------------
-
-
-def test_faust_alone_would_commit_past_an_event_in_flight(consumer: Consumer):
-    """Faust's own rule skips the smallest offset that is not acknowledged; ours commits nothing."""
-    consumer._committed_offset[P0] = 2_585
-    consumer._acked[P0] = [2_586, 2_587, 2_588, 2_589]
-
-    assert driver.Consumer._new_offset(consumer, P0) == 2_590
-    assert consumer._new_offset(P0) is None
-
-
-async def test_nothing_is_ever_committed_by_faust(consumer: Consumer, thread: ConsumerThread):
-    """With everything acknowledged, a commit of Faust's neither happens nor claims to."""
-    thread.commit = None  # type: ignore[assignment,method-assign]  # calling it would raise
-    consumer._committed_offset[P0] = 0
-    consumer._acked[P0] = [1, 2, 3]
-
-    assert not await consumer._commit({P0: 4})
-    assert not await consumer.commit({P0})
-    assert consumer._committed_offset == {P0: 0}
-
-
-async def test_gaps_between_batches_are_not_expanded(consumer: Consumer):
-    """With a batch as one event, every batch leaves a gap; each would be an integer per record."""
-    await consumer._add_gap(P0, 0, 10**9)
-
-    assert not consumer._gap[P0]
 
 
 # -- the consumer that is made --------------------------------------------------------------------
@@ -208,9 +69,9 @@ async def test_a_batch_says_where_it_begins_and_ends_with_all_holes(
 ):
     """Holes before, between and after records belong to the batch that comes with them."""
     await thread.move_to({P0: 5})
-    client.ready = [(T0, [_record(7), _record(9)], 12)]
+    client.ready = [(T0, [record_at(7), record_at(9)], 12)]
     first = await _fetch(thread, client)
-    client.ready = [(T0, [_record(14)], 15)]
+    client.ready = [(T0, [record_at(14)], 15)]
     second = await _fetch(thread, client)
 
     assert [(5, 12, [7, 9])] == _spans(first)
@@ -227,12 +88,12 @@ async def test_records_that_come_when_nobody_wants_them_are_fetched_again(
 ):
     """Faust drops what comes while the flow is stopped, its position moved: we seek back."""
     await thread.move_to({P0: 5})
-    client.ready = [(T0, [_record(5)], 6)]
+    client.ready = [(T0, [record_at(5)], 6)]
     client.during_fetch = lambda: setattr(consumer, "flow_active", False)
     dropped = await _fetch(thread, client)
     position = client.state(T0).position
     consumer.flow_active = True
-    client.ready = [(T0, [_record(5)], 6)]
+    client.ready = [(T0, [record_at(5)], 6)]
     client.during_fetch = lambda: None
 
     assert ({}, 5) == (dropped, position)
@@ -245,7 +106,7 @@ async def test_records_of_partitions_that_are_not_recovered_are_not_handed_on(
     """Without a position of ours there is nothing that a batch could join."""
     await thread.move_to({P0: 5})
     client.seek(T1, 0)
-    client.ready = [(T0, [_record(5)], 6), (T1, [_record(0)], 1)]
+    client.ready = [(T0, [record_at(5)], 6), (T1, [record_at(0)], 1)]
 
     assert {P0} == set(await _fetch(thread, client))
 
@@ -268,7 +129,7 @@ async def test_full_memory_stops_the_fetching_itself(consumer: Consumer, worker:
 
 async def test_a_batch_is_one_message_whose_value_it_is(consumer: Consumer):
     """The agent gets the batch with its records as they are, at the cost of one message."""
-    batch = Batch(P0, 5, 12, [_record(7), _record(9)], 7, 10)
+    batch = Batch(P0, 5, 12, [record_at(7), record_at(9)], 7, 10)
     message = consumer._to_message(P0, batch)
     decode = BatchSchema().compile(consumer.app)
     event = await decode(message)

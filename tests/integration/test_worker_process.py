@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.catalogue import INTERACTIONS, create_topics, load_catalogue
@@ -60,6 +60,59 @@ Worker.collect = lambda self, batch: ctypes.PyDLL(None).sleep(3_600)
 """
 
 
+#: Acknowledgements are told, and bodies of agents raise.
+TELLS = """
+import os
+
+def telling(ack):
+    def tell(self, message):
+        os.write(2, b"acknowledged\\n")
+        return ack(self, message)
+    return tell
+"""
+RAISES = (
+    TELLS
+    + """
+from streams.columnar import Consumer
+from streams.worker import Worker
+
+def collect(self, batch):
+    raise ValueError("in the body of an agent")
+
+Consumer.ack = telling(Consumer.ack)
+Worker.collect = collect
+"""
+)
+
+#: Faust alone, with an agent of the same kind.
+PLAIN = (
+    TELLS
+    + """
+import asyncio
+import faust
+from faust.transport.consumer import Consumer
+
+Consumer.ack = telling(Consumer.ack)
+servers, name, topic, directory = os.environ["PLAIN"].split()
+app = faust.App(
+    name, broker="kafka://" + servers, datadir=directory, web_enabled=False,
+    topic_disable_leader=True, topic_allow_declare=False, consumer_auto_offset_reset="earliest",
+)
+
+@app.agent(app.topic(topic, value_type=bytes, value_serializer="raw"))
+async def body(stream):
+    async for event in stream.events():
+        raise ValueError("in the body of an agent")
+
+async def main():
+    await app.start()
+    await app.wait_until_stopped()
+
+asyncio.run(main())
+"""
+)
+
+
 class Workers:
     """Processes of one group, with a watchdog that waits for four seconds."""
 
@@ -78,7 +131,11 @@ class Workers:
 
     def start(self, before: str = "", **env: str) -> subprocess.Popen[bytes]:
         """Start a worker; ``before`` is Python that is run first."""
-        command = [sys.executable, "-c", before + RUN, "worker"]
+        return self.run(before + RUN, **env)
+
+    def run(self, program: str, **env: str) -> subprocess.Popen[bytes]:
+        """Start a program, with the command line of a worker."""
+        command = [sys.executable, "-c", program, "worker"]
         log = self._log(len(self.running)).open("wb")
         process = subprocess.Popen(command, env={**self.env, **env}, stdout=log, stderr=log)
         self.running.append(process)
@@ -226,6 +283,32 @@ def test_a_broker_that_does_not_answer_ends_the_worker(workers, chosen, send):
 
     assert code == 1
     assert "brokers: found no answer for" in line["error"]
+
+
+@pytest.mark.timeout(150)
+def test_faust_acknowledges_an_event_whose_body_raised_and_goes_on(workers, chosen, send, unique):
+    """So it is lost. Should this fail, Faust has mended it."""
+    place = f"{chosen.kafka_bootstrap_servers} {unique('plain')} {INTERACTIONS} {workers.logs}"
+    send(2)
+    process = workers.run(PLAIN, PLAIN=place)
+    wait_for(lambda: workers.told(process).count("acknowledged") == 2, "both events")
+
+    assert process.poll() is None
+
+
+@pytest.mark.timeout(150)
+def test_an_exception_in_an_agent_ends_the_worker_and_acknowledges_nothing(workers, chosen, send):
+    """Nothing is committed either: the next worker takes the event again."""
+    process = workers.start(RAISES, ANDON_STALL_TIMEOUT_S="100")
+    send(2)
+    code, stalled, told = ends(workers, process)
+    group = Consumer({**chosen.kafka_client(), "group.id": chosen.application_id})
+    (place,) = group.committed([TopicPartition(INTERACTIONS, PARTITION)], 30)
+    group.close()
+
+    assert (code, stalled, told.count("acknowledged")) == (1, {}, 0)
+    assert "in the body of an agent" in told
+    assert place.offset == OFFSET_INVALID
 
 
 @pytest.mark.timeout(150)
