@@ -1,4 +1,4 @@
-"""The actions: each id once, and one action for each episode."""
+"""The actions: each id opened and withdrawn once, and one action for each episode."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ def compare_actions(records: Iterable[Mapping[str, Any]]) -> ActionFindings:
     A withdrawal repeats the id of its action and is no action of its own.
     """
     published: Counter[str] = Counter()
+    withdrawn: Counter[str] = Counter()
     episodes: dict[Hashable, set[str]] = defaultdict(set)
     about: dict[str, Mapping[str, Any]] = {}
     for record in records:
         action_id = str(record["action_id"])
         about[action_id] = record
         published[action_id] += record["status"] == "OPEN"
+        withdrawn[action_id] += record["status"] == "WITHDRAWN"
         episodes[_episode(record)].add(action_id)
     differences = [
-        *_repeated(published, about),
+        *_repeated("action", published, about),
+        *_repeated("withdrawal of", withdrawn, about),
         *_several(episodes, about),
     ]
     findings = Findings(len(differences), 0, tuple(differences[:_FIRST]))
@@ -61,11 +64,11 @@ def _episode(record: Mapping[str, Any]) -> Hashable:
 
 
 def _repeated(
-    published: Mapping[str, int], about: Mapping[str, Mapping[str, Any]]
+    what: str, published: Mapping[str, int], about: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
     for action_id, times in published.items():
         if times > 1:
-            yield _difference(about[action_id], f"action {action_id}", f"{times} times", "once")
+            yield _difference(about[action_id], f"{what} {action_id}", f"{times} times", "once")
 
 
 def _several(

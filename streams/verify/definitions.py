@@ -222,14 +222,15 @@ def definitions(documents: Sequence[Mapping[str, Any]]) -> Definitions:
 class RuleText:
     """What a rule file says of where its figures come from.
 
-    A rule over windows names a ``scope``; one over single events a ``source``, and in ``where``
-    which of its events.
+    A rule over windows names a ``scope``; one over single events a ``source``, in ``where`` which
+    of its events, and in ``subject`` the columns of whom each is about.
     """
 
     version: int
     scope: str | None
     source: str | None
     where: str | None
+    subject: tuple[str, ...] = ()
 
 
 def read_rules(directory: Path) -> dict[str, RuleText]:
@@ -246,7 +247,11 @@ def read_rules(directory: Path) -> dict[str, RuleText]:
     items = [yaml.load(path.read_text()) for path in files]
     return {
         item["id"]: RuleText(
-            int(item.get("version", 1)), item.get("scope"), item.get("source"), item.get("where")
+            int(item.get("version", 1)),
+            item.get("scope"),
+            item.get("source"),
+            item.get("where"),
+            tuple(item.get("subject") or ()),
         )
         for item in items
     }

@@ -22,7 +22,14 @@ from streams.verify.compare import (
     unknown_records,
 )
 from streams.verify.decisions import ActionFindings, compare_actions
-from streams.verify.definitions import SOURCE_CONTRACTS, Definitions, read_definitions
+from streams.verify.definitions import (
+    SOURCE_CONTRACTS,
+    Definitions,
+    RuleText,
+    read_definitions,
+    read_rules,
+)
+from streams.verify.immediate import compare_immediate
 from streams.verify.intake import (
     Extent,
     extents,
@@ -127,8 +134,10 @@ class _Judge:
                 findings += compare_set_aside(ledger, each, topics.LATE, topics.DEAD_LETTERS)
             findings.append(published.unreadable)
         with self.watch.step("actions"):
-            actions = self._actions()
-        findings.append(actions.findings)
+            records = list(self._actions())
+            actions = compare_actions(records)
+            findings.append(actions.findings)
+            findings.append(compare_immediate(ledger, self.definitions, self._rules(), records))
         return _report(
             ledger,
             [compared for compared, _ in results],
@@ -178,15 +187,14 @@ class _Judge:
             before = waiting
             time.sleep(_POLL_S)
 
-    def _actions(self) -> ActionFindings:
+    def _actions(self) -> Iterator[Mapping[str, Any]]:
         codec = self._codec(topics.ACTIONS)
-        records = (
-            codec.decode(each.value, each.headers)
-            for batch in read_records(self.client, topics.ACTIONS)
-            for each in batch
-            if each.value
-        )
-        return compare_actions(records)
+        for batch in read_records(self.client, topics.ACTIONS):
+            yield from (codec.decode(each.value, each.headers) for each in batch if each.value)
+
+    def _rules(self) -> dict[str, RuleText]:
+        directory = self.settings.rules_dir
+        return read_rules(directory) if any(directory.glob("*.yaml")) else {}
 
 
 def _notes(extent: Sequence[Extent], waiting: Sequence[Lag]) -> Iterator[str]:

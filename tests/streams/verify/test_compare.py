@@ -273,10 +273,12 @@ def test_one_action_for_an_episode_published_once_is_right():
 
 def test_an_action_published_twice_and_an_episode_with_two_actions_are_differences():
     """A decision is made once."""
-    found = compare_actions([ACTION, ACTION, ACTION | {"action_id": "a2"}])
+    withdrawn = ACTION | {"status": "WITHDRAWN"}
+    found = compare_actions([ACTION, ACTION, ACTION | {"action_id": "a2"}, withdrawn, withdrawn])
 
     assert (
         Difference("agent", "ann", "", "action a1", "2 times", "once"),
+        Difference("agent", "ann", "", "withdrawal of a1", "2 times", "once"),
         Difference("agent", "ann", "", "episode low@5", "a1, a2", "one action"),
     ) == found.findings.first
 
