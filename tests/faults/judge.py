@@ -16,6 +16,7 @@ from schemas.registry import FileRegistry
 from sinks.keys import DEFAULT_KEYS
 from streams.settings import Settings
 from streams.verify import Report, verify
+from streams.verify.explain import Explained, explain
 from tests.faults.load import Expected
 
 _SHOWN: Final = 10
@@ -40,6 +41,7 @@ def judged(settings: Settings, sent: int, expected: Sequence[Expected]) -> Judge
     differences = (
         *_of_verify(report, sent),
         *_of_actions(actions, expected),
+        *_of_explanations(explain(settings)),
         *_of_redis(settings, actions),
     )
     return Judgement(report.account(), report.records, len(actions), differences)
@@ -88,6 +90,14 @@ def _answers(action: dict[str, Any], problem: Expected) -> bool:
         and problem.subject <= subject
         and (problem.evaluation_id is None or problem.evaluation_id in quoted)
     )
+
+
+def _of_explanations(explained: Explained) -> Iterator[str]:
+    """See that each value that an action quotes is what the input implies."""
+    for explanation in explained.explanations:
+        entries = [entry for entry in explanation.entries if not entry.agrees]
+        for problem in (*explanation.problems, *entries):
+            yield f"explain: {explanation.action_id}: {problem}"
 
 
 # -- Redis ----------------------------------------------------------------------------------------
