@@ -23,7 +23,7 @@ from processors.dedupe import BUCKET_MS, Hashes, insert_run, matches
 PACK_BYTES = 64 * 1024
 
 _COUNT = struct.Struct("<I")
-_INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<u4"), ("length", "<u4")])
+_INDEX = np.dtype([("high", "<u8"), ("low", "<u8"), ("version", "<u4")])
 
 #: Sorted by their first column: high and low half of the hash, version, place of the record.
 _Run = NDArray[np.uint64]
@@ -44,7 +44,7 @@ class _Bucket:
     blocks: list[bytes] = field(default_factory=list)
     open: list[bytes] = field(default_factory=list)
     open_bytes: int = 0
-    unsaved: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+    unsaved: dict[int, list[_Run]] = field(default_factory=dict)
 
     def versions(self, hashes: Hashes) -> NDArray[np.int64]:
         """Return the highest version of each id, 0 for one that is not known."""
@@ -63,17 +63,21 @@ class _Bucket:
     def add(self, hashes: Hashes, versions: NDArray[np.int64], records: Sequence[bytes]) -> None:
         """Keep versions, in their order."""
         run = np.empty((len(records), 4), dtype=np.uint64)
-        run[:, :2] = hashes
-        run[:, 2] = versions
-        for row, record in enumerate(records):
-            block = len(self.blocks)
-            run[row, 3] = block << 32 | len(self.open)
-            entry = (*run[row, :3].tolist(), len(record))
-            self.unsaved.setdefault(block, []).append(entry)
-            self.open.append(record)
-            self.open_bytes += len(record)
+        run[:, :2], run[:, 2] = hashes, versions
+        ends = np.cumsum([len(record) for record in records])
+        start = 0
+        while start < len(records):
+            begun = ends[start] - len(records[start])
+            room = PACK_BYTES - self.open_bytes
+            stop = min(int(np.searchsorted(ends, begun + room)) + 1, len(records))
+            block, row = len(self.blocks), len(self.open)
+            run[start:stop, 3] = np.arange(row, row + stop - start) | block << 32
+            self.unsaved.setdefault(block, []).append(run[start:stop])
+            self.open += records[start:stop]
+            self.open_bytes += int(ends[stop - 1] - begun)
             if self.open_bytes >= PACK_BYTES:
                 self._close_block()
+            start = stop
         insert_run(self.runs, run[np.argsort(run[:, 0], kind="stable")])
 
     def take_unsaved(self) -> Iterator[bytes]:
@@ -81,8 +85,11 @@ class _Bucket:
         if self.open:
             self._close_block()
         unsaved, self.unsaved = self.unsaved, {}
-        for block, entries in unsaved.items():
-            index = np.array(entries, dtype=_INDEX)
+        for block, runs in unsaved.items():
+            entries = np.concatenate(runs)
+            index = np.empty(len(entries), dtype=_INDEX)
+            for column, name in enumerate(_INDEX.names or ()):
+                index[name] = entries[:, column]
             yield _COUNT.pack(len(index)) + index.tobytes() + self.blocks[block]
 
     def restore(self, saved: bytes) -> None:
@@ -90,7 +97,7 @@ class _Bucket:
         (count,) = _COUNT.unpack_from(saved)
         index = np.frombuffer(saved, _INDEX, count, _COUNT.size)
         run = np.empty((count, 4), dtype=np.uint64)
-        for column, name in enumerate(("high", "low", "version")):
+        for column, name in enumerate(_INDEX.names or ()):
             run[:, column] = index[name]
         run[:, 3] = np.arange(count, dtype=np.uint64) | np.uint64(len(self.blocks) << 32)
         self.blocks.append(saved[_COUNT.size + index.nbytes :])

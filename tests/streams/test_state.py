@@ -17,7 +17,7 @@ from streams.state import (
     SourceBlocks,
     read_saved,
 )
-from tests.builders import INTERACTIONS, NOON_MS, frame, record, small_definitions
+from tests.builders import EVALUATIONS, INTERACTIONS, NOON_MS, frame, record, small_definitions
 from tests.laws import cut, law
 from tests.timeline import END_MS, SOURCES, Folding, Merged, histories
 
@@ -103,6 +103,19 @@ def test_ids_of_closed_buckets_are_taken_out_of_the_changelog():
 
     assert 1 == sum(b"seen" in key for key in log.values)
     assert not set(before) & {key for key in log.values if b"seen" in key}
+
+
+def test_versions_of_closed_buckets_are_taken_out_of_the_changelog():
+    """The same holds for the versions that are kept of a restatable topic."""
+    log, blocks, state = Changelog(), SourceBlocks(), SourceState()
+    for n, time in enumerate((NOON_MS, NOON_MS + 86_400_000)):
+        event = frame(EVALUATIONS, record(EVALUATIONS, str(n), time))
+        admit(state, event, 1, LATENESS, [b"kept"])
+        log.write(blocks.save(state, 0))
+    log.compact()
+
+    assert [1] == [key.count(b"|versions|") for key in log.values if b"versions" in key]
+    assert blocks.load(log.saved).versions.nbytes == state.versions.nbytes
 
 
 @law(15)
