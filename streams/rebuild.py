@@ -167,8 +167,8 @@ class Rebuild:
 class Progress:
     """How far a rebuild has come, by the offsets that the group has committed.
 
-    The inputs may grow meanwhile: it is done once everything is processed that was there
-    ``settled_s`` seconds ago.
+    The inputs may grow meanwhile: it is done once everything that was there ``settled_s`` seconds
+    ago is folded, and all partials are merged that had come of it.
     """
 
     rebuild: Rebuild
@@ -176,21 +176,31 @@ class Progress:
     done: int = 0
     total: int = 0
     _ends: list[tuple[float, dict[TP, int]]] = field(default_factory=list)
+    _folded: dict[TP, int] = field(default_factory=dict)
 
     def look(self) -> bool:
         """Look again; return whether the rebuild has caught up."""
         tps = list(self.rebuild.partitions())
-        now = time.monotonic()
-        ranges = _ranges(self.rebuild.client, tps)
-        positions = _committed(self.rebuild.client, self.rebuild.group, tps)
         inputs = [tp for tp in tps if tp.topic != PARTIALS]
-        self.total = sum(end - first for first, end in (ranges[tp] for tp in inputs))
-        self.done = sum(max(0, positions[tp] - ranges[tp][0]) for tp in inputs)
-        self._ends.append((now, {tp: end for tp, (_, end) in ranges.items()}))
+        positions = _committed(self.rebuild.client, self.rebuild.group, tps)
+        ranges = _ranges(self.rebuild.client, inputs)
+        self.total = sum(end - first for first, end in ranges.values())
+        self.done = sum(max(0, positions[tp] - first) for tp, (first, _) in ranges.items())
+        ends = self._ends_before({tp: end for tp, (_, end) in ranges.items()})
+        if not self._folded and ends and self._is_through(positions, ends):
+            # Partials lie in the log, committed or not, before the offsets of what they came of.
+            partials = [tp for tp in tps if tp.topic == PARTIALS]
+            self._folded = KafkaLog(self.rebuild.client).ends(partials, stable=False)
+        return bool(self._folded) and self._is_through(positions, self._folded)
+
+    def _ends_before(self, ends: dict[TP, int]) -> dict[TP, int]:
+        """Return where the inputs ended some seconds ago, nothing as long as nobody knows."""
+        now = time.monotonic()
+        self._ends.append((now, ends))
         while len(self._ends) > 1 and self._ends[1][0] <= now - self.settled_s:
             del self._ends[0]
-        seen_s, ends = self._ends[0]
-        return now - seen_s >= self.settled_s and self._is_through(positions, ends)
+        seen_s, before = self._ends[0]
+        return before if now - seen_s >= self.settled_s else {}
 
     def _is_through(self, positions: Mapping[TP, int], ends: Mapping[TP, int]) -> bool:
         """Tell whether no record lies between; the last offsets may be markers of transactions."""
