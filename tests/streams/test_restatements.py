@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.actions import decision_id
 from processors.fold import WEIGHT
 from schemas.catalogue import ACTIONS
 from schemas.headers import VALUE_SCHEMA_ID, prefix
@@ -16,6 +18,7 @@ from streams.columnar import Batch
 from streams.flush import Engine, Flush
 from streams.fold import FoldStage, KeptUnreadable
 from streams.log import Fetched
+from streams.published import Published
 from streams.state import Saved, read_saved
 from tests.builders import EVALUATIONS, NOON_MS, record, small_definitions
 from tests.laws import cut, law
@@ -120,3 +123,15 @@ def test_a_kept_version_that_cannot_be_read_stops_the_worker():
 
     with pytest.raises(KeptUnreadable, match=r"evaluations.v1\[0\]: found .* rebuild"):
         stage.take([_batch(1, [_evaluation(2)])])
+
+
+def test_a_rebuild_publishes_a_withdrawal_that_is_not_out_though_its_action_is():
+    """The two share the id of the action; what is out is told apart by more than that."""
+    engine = _engine(Saved())
+    failed, mended = _evaluation(1, auto_failed=True), _evaluation(2, auto_failed=False)
+    (opened,) = _actions(engine.flush([_batch(0, [failed])], 0))
+    again = _engine(Saved())
+    again.published = Published(ids={UUID(decision_id(opened)).bytes})
+    (withdrawn,) = _actions(again.flush([_batch(0, [failed, mended])], 0))
+
+    assert (opened["action_id"], "WITHDRAWN") == (withdrawn["action_id"], withdrawn["status"])
