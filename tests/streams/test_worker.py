@@ -44,7 +44,7 @@ async def test_nothing_is_committed_after_a_commit_that_failed(monkeypatch):
     """The next flush is worked out while the last is committed; it ends with it."""
     transactions = Transactions()
     failing = worker(transactions)
-    flush = Flush(state=[Record("t", 0, b"k", b"v")], offsets={PLACE: 1})
+    flush = Flush(outputs=[Record("t", 0, b"k", b"v")], offsets={PLACE: 1})
     monkeypatch.setattr(type(failing.engine), "flush", lambda *_, **__: flush)
     await failing.flush(publish_all=True)
     failing._membership = Membership(1, "me")
