@@ -4,6 +4,7 @@ import pytest
 
 from schemas import catalogue as names
 from schemas.catalogue import Topic, load_catalogue, parse_span_ms
+from schemas.contract import load_contract
 from schemas.errors import CatalogueError
 
 CATALOGUE = load_catalogue()
@@ -54,6 +55,15 @@ def test_input_topics_take_the_brokers_append_time():
     assert {"LogAppendTime"} == {t.config["message.timestamp.type"] for t in CATALOGUE.inputs}
 
 
+def test_surveys_and_evaluations_are_restatable_and_say_when():
+    """Their contracts have the version, and the instant at which it was stated."""
+    restatable = [topic for topic in CATALOGUE if topic.restatable]
+
+    assert [names.SURVEYS, names.EVALUATIONS] == [topic.name for topic in restatable]
+    for topic in restatable:
+        assert {"version", "restated_time"} <= set(load_contract(str(topic.contract)).columns)
+
+
 def test_state_is_compacted_and_partitioned_as_its_source():
     """A changelog has the partitions of the topic whose state it holds, and keeps every key."""
     for topic in CATALOGUE:
@@ -96,7 +106,7 @@ def test_all_faults_of_a_catalogue_are_told_together(tmp_path):
 topics:
   - {name: a_b, role: input, partitions: 1}
   - {name: c, role: sideways, partitions: 0, contract: fax, grace: 1w, colour: red,
-     reaches: {offered_time: 9}}
+     reaches: {offered_time: 9}, restatable: often}
   - {name: d, role: input, partitions: 4, changelog: e}
   - {name: e, role: internal, partitions: 3}
   - {name: e, role: internal, partitions: 3, changelog: f}
@@ -116,6 +126,7 @@ topics:
         "c.role: 'sideways'",
         "c.partitions: 0",
         "c.contract: 'fax'",
+        "c.restatable: 'often'",
         "c.grace: '1w'",
         "c.reaches.offered_time: '9'",
         "topics: {'role': 'input'}",
