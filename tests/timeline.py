@@ -38,16 +38,14 @@ _CODES = {INTERACTIONS: "I", SURVEYS: "S", EVALUATIONS: "E"}
 
 
 @st.composite
-def histories(
-    draw: st.DrawFn, most: int = 12, sources: Sequence[Source] = SOURCES
-) -> dict[Source, list[Event]]:
+def histories(draw: st.DrawFn, most: int = 12) -> dict[Source, list[Event]]:
     """Return the events of some partitions.
 
     They are out of order, some far too late, some sent twice. Some are sent in several versions, in
     any order; where a topic is not restatable a version says nothing.
     """
     found: dict[Source, list[Event]] = {}
-    for source in draw(st.sets(st.sampled_from(sources), min_size=1)):
+    for source in draw(st.sets(st.sampled_from(SOURCES), min_size=1)):
         steps = draw(st.lists(st.integers(-30, 25), min_size=1, max_size=most))
         events: list[Event] = []
         time = NOON_MS

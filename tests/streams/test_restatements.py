@@ -22,7 +22,7 @@ from streams.published import Published
 from streams.state import Saved, read_saved
 from tests.builders import EVALUATIONS, NOON_MS, record, small_definitions
 from tests.laws import cut, law
-from tests.timeline import Event, decide, histories, immediate_decisions
+from tests.timeline import Event, decide, immediate_decisions
 
 SOURCE = TP(EVALUATIONS, 0)
 PLAN = small_definitions().inputs[EVALUATIONS]
@@ -62,15 +62,28 @@ def _said(actions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-@law(60)
-@given(
-    histories(most=14, sources=[(EVALUATIONS, 0)]),
-    st.lists(st.integers(0, 14), max_size=5),
-    st.data(),
+def _evaluation(version: int, name: str = "v1", **fields: Any) -> Event:
+    return record(EVALUATIONS, name, NOON_MS, version=version, evaluation_id=name, **fields)
+
+
+#: Few evaluations in many versions.
+_stated = st.lists(
+    st.builds(
+        _evaluation,
+        st.integers(1, 5),
+        st.sampled_from(["v1", "v2"]),
+        agent_id=st.sampled_from(["A1", "A1", "A2"]),
+        auto_failed=st.booleans(),
+    ),
+    min_size=1,
+    max_size=12,
 )
-def test_single_events_open_an_action_once_and_withdraw_it_once(history, places, data):
+
+
+@law(60)
+@given(_stated, st.lists(st.integers(0, 12), max_size=6), st.data())
+def test_single_events_open_an_action_once_and_withdraw_it_once(events, places, data):
     """Whatever the order of versions, the cuts, and the restarts from a checkpoint between them."""
-    events = history[EVALUATIONS, 0]
     engine, changelog = _engine(Saved()), {}
     actions: list[dict[str, Any]] = []
     for piece in cut(events, places):
@@ -89,10 +102,6 @@ def test_single_events_open_an_action_once_and_withdraw_it_once(history, places,
     for action in actions:
         assert (action["action_id"] in opened) == (action["status"] == "WITHDRAWN")
         opened.add(action["action_id"])
-
-
-def _evaluation(version: int, **fields: Any) -> Event:
-    return record(EVALUATIONS, "v1", NOON_MS, version=version, evaluation_id="v1", **fields)
 
 
 def test_a_restatement_stands_beside_what_it_takes_back():
