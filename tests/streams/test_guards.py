@@ -1,18 +1,24 @@
 """State that cannot be gone on from is refused at recovery, with what to do; nothing is mixed."""
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import NewTopic
 from faust.types import TP
+from typer.testing import CliRunner
 
 from processors.merge import ChainBroken
-from schemas.catalogue import PARTIALS
+from schemas.catalogue import KPIS, PARTIALS, Catalogue, create_topics, load_catalogue
 from streams.basis import Versioned
+from streams.cli import app
 from streams.columnar import Batch, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine
+from streams.log import KafkaLog
 from streams.merge import ForeignDefinitions
 from streams.records import Record
 from streams.recovery import Recovery, Refused
@@ -163,3 +169,45 @@ def test_a_merge_without_its_state_begins_at_the_beginning_or_not_at_all():
 
     with pytest.raises(ChainBroken, match="expected the first of the partition: partials or state"):
         run.work(run.recover(OURS, MERGE), MERGE)
+
+
+# -- on a real broker -----------------------------------------------------------------------------
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_topic_that_is_made_anew_has_another_id(settings, new_topic, kafka_admin):
+    """The broker tells, by an id that lives as long as the topic."""
+    name = new_topic("again")
+    log = KafkaLog(settings().kafka_client())
+    first, same = log.topic_id(name), log.topic_id(name)
+    kafka_admin.delete_topics([name])[name].result(30)
+    _wait(lambda: name not in kafka_admin.list_topics(timeout=30).topics)
+    kafka_admin.create_topics([NewTopic(name, 1)])[name].result(30)
+    _wait(lambda: name in kafka_admin.list_topics(timeout=30).topics)
+
+    assert first == same != log.topic_id(name)
+    assert len(first) == 22
+
+
+def test_a_worker_does_not_start_on_topics_of_another_number_of_partitions(
+    clean_kafka, kafka_admin, monkeypatch, tmp_path
+):
+    """Results too: a merge writes each to a partition of its own."""
+    catalogue = load_catalogue()
+    create_topics(
+        kafka_admin,
+        Catalogue(tuple(replace(t, partitions=3) if t.name == KPIS else t for t in catalogue)),
+    )
+    monkeypatch.setenv("ANDON_KAFKA_BOOTSTRAP_SERVERS", clean_kafka)
+    monkeypatch.setenv("ANDON_STATE_DIR", str(tmp_path))
+    refused = CliRunner().invoke(app, ["worker"])
+
+    assert refused.exit_code == 1
+    assert f"topics.{KPIS}: 3 partitions, expected 8" in refused.output
+    assert "set `partitions` in ANDON_TOPICS_FILE to what the broker has" in refused.output
