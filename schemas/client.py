@@ -25,6 +25,8 @@ _PASSING = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
+        # Of no partition a leader is known: the brokers are on their way back.
+        KafkaError._NOENT,  # noqa: SLF001
     )
 )
 _ISOLATIONS = {
@@ -95,14 +97,33 @@ def _offsets(
     spec: OffsetSpec,
     isolation: IsolationLevel,
 ) -> dict[int, int]:
-    if not partitions:
-        return {}
     asked = {TopicPartition(topic, p): spec for p in partitions}
-    deadline = time.monotonic() + _TIMEOUT_S
+    found = list_offsets(admin, asked, isolation)
+    return {partition: offset for (_, partition), offset in found.items()}
+
+
+def list_offsets(
+    admin: AdminClient,
+    asked: Mapping[TopicPartition, OffsetSpec],
+    isolation: IsolationLevel,
+    timeout_s: float = _TIMEOUT_S,
+) -> dict[tuple[str, int], int]:
+    """Return the offsets asked for, by topic and partition.
+
+    Waits for leaders that are on their way. Raise KafkaException where the broker does not answer.
+    """
+    if not asked:
+        return {}
+    deadline = time.monotonic() + timeout_s
     while True:
-        futures = admin.list_offsets(asked, isolation_level=isolation, request_timeout=_TIMEOUT_S)
+        futures = admin.list_offsets(
+            dict(asked), isolation_level=isolation, request_timeout=timeout_s
+        )
         try:
-            return {tp.partition: f.result(_TIMEOUT_S).offset for tp, f in futures.items()}
+            return {
+                (tp.topic, tp.partition): future.result(timeout_s).offset
+                for tp, future in futures.items()
+            }
         except KafkaException as problem:
             # A leader that moves, or that a new topic does not have yet, is there a moment later.
             if problem.args[0].code() not in _PASSING or time.monotonic() > deadline:

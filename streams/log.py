@@ -10,7 +10,7 @@ from confluent_kafka import IsolationLevel, Producer, TopicCollection, TopicPart
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
-from schemas.client import offset_ranges, read_all
+from schemas.client import list_offsets, offset_ranges, read_all
 
 _TIMEOUT_S = 30
 _NO_ID = str(Uuid(0, 0))
@@ -90,10 +90,8 @@ class KafkaLog:
         level = levels.READ_COMMITTED if stable else levels.READ_UNCOMMITTED
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(tp.topic, tp.partition): latest for tp in partitions}
-        futures = self._admin.list_offsets(
-            asked, isolation_level=level, request_timeout=self._timeout_s
-        )
-        return {TP(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+        found = list_offsets(self._admin, asked, level, self._timeout_s)
+        return {TP(*place): offset for place, offset in found.items()}
 
     def ranges(self, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return the first offset and the last stable offset (exclusive) of partitions."""

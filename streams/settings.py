@@ -160,9 +160,6 @@ class Settings(BaseModel):
             "client.id": self.application_id,
             # Below warnings librdkafka tells of its own tidying up.
             "log_level": 5,
-            # With all brokers away librdkafka would begin anew from the bootstrap servers, and then
-            # wait for ever, whatever the timeout, for a coordinator that it had known before.
-            "metadata.recovery.strategy": "none",
             "security.protocol": self.kafka_security_protocol,
             "sasl.mechanism": self.kafka_sasl_mechanism,
             "sasl.username": self.kafka_sasl_username,

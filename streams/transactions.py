@@ -46,6 +46,9 @@ class KafkaTransactions:
                 # The default backoff of 100 ms would be the longest part of every transaction.
                 "retry.backoff.ms": 5,
                 "retry.backoff.max.ms": 20,
+                # With all brokers away librdkafka would begin anew from the bootstrap servers, and
+                # then wait for ever, whatever the timeout, for the group coordinator it had known.
+                "metadata.recovery.strategy": "none",
                 "reconnect.backoff.max.ms": 1_000,
                 "message.max.bytes": 8 << 20,
                 "queue.buffering.max.messages": 1_000_000,

@@ -38,7 +38,7 @@ class Watch:
             for p in range(topic.partitions)
         ]
         self._kpi_partitions = range(catalogue[KPIS].partitions)
-        self._admin = AdminClient(dict(client))
+        self._client = dict(client)
         self._asker = Consumer(consumer_config(client, group_id=group))
         self._reader = Consumer(consumer_config(client, fetch_wait_max_ms=100))
         self._reader.assign([TopicPartition(KPIS, p, OFFSET_END) for p in self._kpi_partitions])
@@ -93,7 +93,9 @@ class Watch:
     def members(self) -> int:
         """Return how many members the group has; -1 where the broker does not say."""
         try:
-            described = self._admin.describe_consumer_groups([self._group], request_timeout=_ASK_S)
+            # A new client: one that has lost its broker may not find the coordinator again.
+            admin = AdminClient(self._client)
+            described = admin.describe_consumer_groups([self._group], request_timeout=_ASK_S)
             return len(described[self._group].result(_ASK_S).members)
         except (KafkaException, TimeoutError):
             return -1

@@ -196,7 +196,6 @@ def test_plain_text_says_nothing_of_secrets() -> None:
         "bootstrap.servers": "127.0.0.1:9092",
         "client.id": "andon",
         "log_level": 5,
-        "metadata.recovery.strategy": "none",
         "security.protocol": "PLAINTEXT",
     } == settings.kafka_client()
     assert {"security_protocol": "PLAINTEXT"} == credentials_to_aiokafka_auth(
@@ -266,7 +265,6 @@ def test_tls_reaches_both_clients(home: dict[str, str], certificate: tuple[Path,
         "bootstrap.servers": "a:9093,b:9093",
         "client.id": "andon",
         "log_level": 5,
-        "metadata.recovery.strategy": "none",
         "security.protocol": "SSL",
         "ssl.ca.location": str(pem),
         "ssl.certificate.location": str(pem),
