@@ -5,6 +5,7 @@ of Faust that mends or moves one fails here, and says which override to look at.
 """
 
 import asyncio
+import time
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from aiokafka import codec as compression
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from confluent_kafka import Consumer, Producer, TopicPartition
 from faust.stores.memory import Store
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.producer import ProducerBuffer
@@ -29,7 +31,7 @@ from streams.columnar import (
     RebalanceListener,
 )
 from streams.definitions import load_definitions
-from streams.flush import Flush, NotAMember, group_metadata
+from streams.flush import Flush, NotAMember, group_metadata, no_membership
 from streams.fold import PositionGap, trimmed
 from streams.records import Record
 from streams.settings import Settings
@@ -293,6 +295,31 @@ async def test_an_evicted_member_has_generation_minus_one_and_no_name(consumer, 
     assert [Membership(7, "me")] == memberships
     with pytest.raises(NotAMember):
         group_metadata("group", Membership(coordinator.generation, coordinator.member_id))
+
+
+def test_a_broker_accepts_offsets_of_nobody_in_a_group_with_members(settings, new_topic):
+    """That is why such a membership is refused here: nobody else would."""
+    chosen, topic = settings(), new_topic("offsets")
+    client = chosen.kafka_client()
+    config = {**client, "group.id": chosen.application_id}
+    member, nobody = Consumer(config), Consumer(config)
+    member.subscribe([topic])
+    deadline = time.monotonic() + 60
+    while not member.assignment():
+        assert time.monotonic() < deadline
+        member.poll(0.1)
+    producer = Producer({**client, "transactional.id": chosen.application_id})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    metadata = nobody.consumer_group_metadata()
+    producer.send_offsets_to_transaction([TopicPartition(topic, 0, 7)], metadata, 30)
+    producer.commit_transaction(30)
+    (place,) = member.committed([TopicPartition(topic, 0)], 30)
+    for each in (member, nobody):
+        each.close()
+
+    assert no_membership(chosen.application_id) == metadata
+    assert 7 == place.offset
 
 
 async def test_what_a_partition_left_stays_after_it_was_revoked(andon, monkeypatch):
