@@ -1,0 +1,92 @@
+"""Two workers are replaced one after the other under load, and readers hardly notice."""
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from schemas.catalogue import KPIS, create_topics, load_catalogue
+from streams.bench.latency import latencies_ms, summarise
+from streams.bench.run import SCOPE, _Bench
+from streams.bench.scenarios import DEPLOY, load_scenarios
+from streams.bench.send import outgoing, send_paced
+from streams.bench.watch import kpi_records
+from streams.verify import verify
+from tests.integration.test_exactly_once import (
+    PATIENCE_S,
+    Workers,
+    members,
+    processed,
+    wait_until,
+)
+
+RATE = 1_000
+EVENTS = 45_000
+
+#: The longest time from an event's append to a KPI record with it: what a restart may cost.
+GAP_MS = 5_000
+
+
+@pytest.fixture
+def chosen(clean_kafka, settings, tmp_path):
+    rules = tmp_path / "no-rules"
+    rules.mkdir()
+    made = settings(kpis_dir=DEPLOY / "bench" / "kpis", rules_dir=rules)
+    create_topics(AdminClient(made.kafka_client()), load_catalogue())
+    return made
+
+
+@pytest.fixture
+def workers(chosen, tmp_path):
+    made = Workers(chosen, tmp_path)
+    made.env |= {
+        "ANDON_KPIS_DIR": str(chosen.kpis_dir),
+        "ANDON_RULES_DIR": str(chosen.rules_dir),
+        "ANDON_LOG_FORMAT": "json",
+    }
+    yield made
+    made.end()
+
+
+@pytest.mark.timeout(300)
+def test_a_rolling_restart_shows_no_gap_and_changes_no_number(chosen, workers, tmp_path):
+    """Each event is in a KPI record within 5 s of its append, whoever is stopped meanwhile.
+
+    A worker that is asked to end commits, leaves the group, and ends with 0.
+    """
+    bench = _Bench(load_scenarios()["steady-1000"], chosen, None, print)  # type: ignore[arg-type]
+    events = list(outgoing(load_catalogue(), 5, {"interaction": 100}, EVENTS))
+    old = [workers.start(), workers.start()]
+    wait_until(lambda: members(chosen) == 2, "two workers")
+    wait_until(lambda: all(map(_works, sorted(tmp_path.glob("worker-*.log")))), "they are at work")
+    load = threading.Thread(target=send_paced, args=(chosen.kafka_client(), events, RATE))
+    with kpi_records(chosen.kafka_client(), SCOPE, load_catalogue()[KPIS].partitions) as received:
+        load.start()
+        for count, process in enumerate(old, 1):
+            pass_on(chosen, count * EVENTS // 4)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+            workers.start()
+            wait_until(lambda: members(chosen) == 2, "its successor has joined")
+        load.join()
+        wait_until(lambda: processed(chosen) >= EVENTS, "everything is processed")
+        for process in workers.running[2:]:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+    latency = summarise(latencies_ms(*bench._seen(received)))
+
+    assert workers.start("--exit-when-idle", "2").wait(PATIENCE_S) == 0
+    report = verify(chosen)
+    assert (True, EVENTS) == (report.complete, report.account()["applied"])
+    assert 0 == latency.unseen
+    assert latency.max_ms < GAP_MS
+
+
+def pass_on(settings, count):
+    wait_until(lambda: processed(settings) >= count, f"{count} events processed")
+
+
+def _works(log: Path) -> bool:
+    return "partitions_taken_over" in log.read_text()
