@@ -177,7 +177,7 @@ def _ends(kafka: KafkaLog, standing: Standing) -> Mapping[TP, int] | None:
         return {}
     try:
         return kafka.ends(standing.places, stable=True)
-    except KafkaException:
+    except (KafkaException, TimeoutError):
         return None
 
 

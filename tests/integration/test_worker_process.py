@@ -152,6 +152,15 @@ def ask(port: int, path: str) -> int:
         return 0
 
 
+def last_flush_s(port: int) -> float:
+    """Return when the last flush was committed, the present while there was none."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        found = re.search(
+            rb"^andon_last_flush_timestamp_seconds (\S+)", answer.read(), re.MULTILINE
+        )
+    return float(found[1]) if found else time.time()
+
+
 @pytest.fixture
 def chosen(clean_kafka: str, settings: Callable[..., Settings]) -> Settings:
     made = settings()
@@ -249,7 +258,8 @@ def test_a_broker_that_does_not_answer_ends_the_worker(workers, chosen, send):
     """So that whoever looks after workers sees it; nothing is lost by it."""
     process = workers.start()
     port = workers.port(process)
-    wait_for(lambda: ask(port, "/readyz") == 200, "readiness")
+    # With a transaction on its way, that would tell of it first.
+    wait_for(lambda: time.time() - last_flush_s(port) > 3, "quiet")
     broker = psutil.Process(_listener(chosen))
     broker.suspend()
     try:
