@@ -152,7 +152,7 @@ class Worker:
         )
 
     def _wanted(self, partitions: set[TP]) -> set[TP]:
-        """Leave out, in a rebuild, inputs far ahead in event time of others that have more to give.
+        """Leave out, in a rebuild, inputs far ahead in event time of others that have much to give.
 
         A topic of few events would be through long before the others, and every window of its
         time would be open until they are there.
@@ -160,7 +160,7 @@ class Worker:
         folds = self.engine.folds
         if self.engine.published is None:
             return partitions
-        behind = [s.state.watermark_ms for tp, s in folds.items() if not self._is_at_end(tp)]
+        behind = [s.state.watermark_ms for tp, s in folds.items() if self._lag(tp) > ENOUGH_EVENTS]
         limit_ms = min(behind, default=-BEFORE_ALL_MS) + AHEAD_MS
         return {
             tp for tp in partitions if tp not in folds or folds[tp].state.watermark_ms <= limit_ms
@@ -440,15 +440,17 @@ class Worker:
         return Advance(stage.position, base + int(quiet_s * 1000), "IDLE")
 
     def _is_caught_up(self, tp: TP) -> bool:
-        return self._is_at_end(tp) and not any(batch.tp == tp for batch in self._pending)
-
-    def _is_at_end(self, tp: TP) -> bool:
         known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        if known is None:
+        if known is None or any(batch.tp == tp for batch in self._pending):
             return False
         # What the fetcher knows of the end is as old as its last answer, should it have stalled.
         position, stable = known
         return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
+
+    def _lag(self, tp: TP) -> int:
+        """Return how much is known to lie before a partition that is to be fetched."""
+        known = self._consumer.fetch_state(tp) if self._consumer is not None else None
+        return 0 if known is None else int(known[1] - known[0])
 
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:

@@ -7,13 +7,14 @@ from faust.types import TP
 from structlog.testing import capture_logs
 
 from processors.fold import Account
-from schemas.catalogue import INTERACTIONS
+from schemas.catalogue import INTERACTIONS, PARTIALS
 from streams.columnar import Membership
 from streams.definitions import load_definitions
 from streams.flush import Flush
+from streams.published import Published
 from streams.records import Record
 from streams.settings import Settings
-from streams.worker import TooManyDeadLetters, Worker
+from streams.worker import AHEAD_MS, TooManyDeadLetters, Worker
 
 PLACE = TP(INTERACTIONS, 0)
 
@@ -82,3 +83,21 @@ def test_a_stream_of_dead_letters_stops_the_worker():
 
     with pytest.raises(TooManyDeadLetters, match=r"6 of 10 records are dead letters, expected"):
         judging._check_dead_letters()
+
+
+def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
+    """Ten minutes of event time; partials and a partition nearly read hold nobody back."""
+    rebuilding = worker(Transactions())
+    ahead, behind, partials = PLACE, TP(INTERACTIONS, 1), TP(PARTIALS, 0)
+    lags = {behind: 100_000}
+    rebuilding._consumer = SimpleNamespace(fetch_state=lambda tp: (0, lags.get(tp, 5)))
+    for tp, watermark_ms in ((ahead, AHEAD_MS + 1), (behind, 0)):
+        state = SimpleNamespace(watermark_ms=watermark_ms)
+        rebuilding.engine.folds[tp] = SimpleNamespace(state=state)
+    everything = {ahead, behind, partials}
+
+    assert everything == rebuilding._wanted(everything)
+    rebuilding.engine.published = Published()
+    assert {behind, partials} == rebuilding._wanted(everything)
+    lags[behind] = 5
+    assert everything == rebuilding._wanted(everything)
