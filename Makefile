@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 DATA ?=
+SEED ?= 1
 
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
 ifeq ($(origin PYTHON), undefined)
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 PROJECT := --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types bench lock clean
+.PHONY: help setup demo test faults lint format types bench lock clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +29,9 @@ demo: $(VENV)/.run ## Play a day through everything: DATA=FILE for recorded call
 
 test: $(VENV)/.dev ## Run all tests; ARGS="-m 'not integration'" for the quick ones.
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.dev ## Kill, pause and cut everything for a quarter of an hour, and compare: SEED=n.
+	@exec $(BIN)/python -m tests.faults --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and format.
 	@$(BIN)/ruff check .

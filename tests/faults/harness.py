@@ -23,7 +23,7 @@ from tests.faults.servers import Servers
 from tests.faults.watch import Watch
 
 _CREW: Final = 2
-_TRICKLE: Final = 150.0
+_TRICKLE: Final = 40.0
 _QUIET_S: Final = 3
 # Everything is worked off in the end at this pace at least.
 _LEAST_EVENTS_PER_S: Final = 1_000

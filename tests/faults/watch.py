@@ -77,18 +77,28 @@ class Watch:
         """Tell whether every part of the pipeline has moved on.
 
         Of each partition of the KPI topic a record written later is committed, and of each input
-        partition more is processed: so whoever owned any of them before, somebody owns it now.
+        partition more is processed, or all there is: whoever owned it before, somebody does now.
         """
-        return all(self._written_ms.get(p, 0.0) > mark.at_ms for p in self._kpi_partitions) and all(
-            self._positions.get(key, 0) > held for key, held in mark.positions.items()
-        )
+        return not self._stale_since(mark) and not self._waiting_since(mark)
 
     def missing_since(self, mark: Mark) -> str:
         """Return which partitions have not moved on, for a message."""
-        kpis = [p for p in self._kpi_partitions if self._written_ms.get(p, 0.0) <= mark.at_ms]
-        held = mark.positions.items()
-        inputs = [f"{t}-{p}" for (t, p), at in held if self._positions.get((t, p), 0) <= at]
-        return f"no new records in {KPIS} {kpis}, no progress in {inputs}"
+        inputs = [f"{topic}-{partition}" for topic, partition in self._waiting_since(mark)]
+        return f"no new records in {KPIS} {self._stale_since(mark)}, no progress in {inputs}"
+
+    def _stale_since(self, mark: Mark) -> list[int]:
+        return [p for p in self._kpi_partitions if self._written_ms.get(p, 0.0) <= mark.at_ms]
+
+    def _waiting_since(self, mark: Mark) -> list[tuple[str, int]]:
+        positions = self._positions
+        still = [key for key, held in mark.positions.items() if positions[key] <= held]
+        try:
+            return [key for key in still if self._end(*key) > positions[key]]
+        except KafkaException:
+            return still
+
+    def _end(self, topic: str, partition: int) -> int:
+        return self._reader.get_watermark_offsets(TopicPartition(topic, partition), _ASK_S)[1]
 
     def members(self) -> int:
         """Return how many members the group has; -1 where the broker does not say."""
