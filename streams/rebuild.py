@@ -208,6 +208,9 @@ class Progress:
         if any(end - positions[tp] > _SHORT_REST for tp, end in rests.items()):
             return False
         log = KafkaLog(self.rebuild.client)
+        stable = log.ends(rests, stable=True)
+        if any(stable[tp] < end for tp, end in rests.items()):
+            return False
         spans = (({tp.partition: positions[tp]}, {tp.partition: end}) for tp, end in rests.items())
         found = (
             log.read(tp.topic, [*span[0]], *span) for tp, span in zip(rests, spans, strict=True)
