@@ -228,6 +228,26 @@ def test_faust_starts_an_agent_again_at_the_next_event(plain, app):
     assert {1} == {agent.concurrency for agent in app.agents.values()}
 
 
+class OneBatch:
+    """A stream that has one event for who takes it without acknowledgements, and none else."""
+
+    def noack(self) -> Any:
+        async def events() -> Any:
+            yield SimpleNamespace(value="a batch")
+
+        return SimpleNamespace(events=events)
+
+
+async def test_our_agents_take_batches_without_acknowledgements(app, andon, monkeypatch):
+    """Faust acknowledges an event whose body raised; nothing is to be acknowledged here at all."""
+    collected: list[Any] = []
+    monkeypatch.setattr(andon, "collect", collected.append)
+    for agent in app.agents.values():
+        await agent.fun(OneBatch())
+
+    assert ["a batch", "a batch"] == collected
+
+
 # -- rebalances -----------------------------------------------------------------------------------
 
 
