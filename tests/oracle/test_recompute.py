@@ -296,6 +296,38 @@ def test_bad_records_are_dead_letters_by_reason_and_nothing_else_is_touched():
     ] == accounts
 
 
+def test_a_restatement_takes_back_what_it_replaces_and_leaves_its_record():
+    """The highest version counts, at its own queue; where the first counted there are zeros."""
+    log = Log()
+    for version, queue, csat in ((1, "sales", 2), (3, "vip", 5), (2, "billing", 1)):
+        log.add(
+            "survey", 0, event_id="s", event_time=SPRING, version=version, queue_id=queue, csat=csat
+        )
+    with ledger_of(log) as ledger:
+        found = records_of(ledger, REGISTRY)
+        (account,) = ledger.accounts()
+
+    assert {"sales": (0, 0, None), "vip": (5, 1, 5.0)} == {
+        key[0]: (row["csat_points"], row["csat_answers"], row["v:csat"])
+        for (_, key, kind, *_), row in found.items()
+        if kind == "DAY"
+    }
+    assert (3, 2, 1) == (account.consumed, account.applied, account.duplicates)
+
+
+def test_a_version_says_nothing_where_a_topic_is_not_restatable():
+    """The first record of an id stays, and those after it are duplicates."""
+    log = Log()
+    for version, queue in ((1, "sales"), (2, "vip")):
+        log.add("interaction", 0, event_id="i", event_time=SPRING, version=version, queue_id=queue)
+    with ledger_of(log) as ledger:
+        keys = {key for _, key, *_ in records_of(ledger, REGISTRY)}
+        (account,) = ledger.accounts()
+
+    assert {("sales",)} == keys
+    assert (2, 1, 1) == (account.consumed, account.applied, account.duplicates)
+
+
 def test_histogram_buckets_follow_the_published_rule_and_cover_thirty_days():
     """Every whole duration is within 1 % of what its bucket stands for."""
     bounds = bucket_bounds()

@@ -221,7 +221,10 @@ def test_rules_take_a_restatement_that_comes_on_time_and_keep_what_they_knew_oth
     later = _review("v2", 1, 90.0, second=40)
     _, on_time = _play(_one_by_one([low, good, later]), settle_each=True)
     _, late = _play(_one_by_one([low, later, good]), settle_each=True)
+    taken = {"taken": {(EVALUATIONS, 0): [low, later, good]}}
+    _, before_any_tick = _play([taken, *_TOLD], settle_each=True)
 
+    assert late == before_any_tick
     assert on_time.rows == late.rows
     assert [] == on_time.outcomes
     assert [("weak-agent", 10.0)] == [
