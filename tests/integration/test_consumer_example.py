@@ -19,7 +19,7 @@ import schemas
 from schemas.catalogue import ACTIONS, create_topics, load_catalogue
 from schemas.codec import Codec
 from schemas.registry import FileRegistry
-from tests.integration.test_exactly_once import wait_until
+from tests.integration.workers import wait_until
 
 ROOT = Path(__file__).parents[2]
 CODEC = Codec("action", FileRegistry(), ACTIONS)

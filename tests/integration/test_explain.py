@@ -15,7 +15,7 @@ from streams.cli import app
 from streams.sources.centre import planted
 from streams.sources.generated_day import generate_day
 from streams.verify.explain import explain
-from tests.integration.test_exactly_once import PATIENCE_S, Workers
+from tests.integration.workers import PATIENCE_S, Workers
 
 SEED = 7
 CODEC = Codec("action", FileRegistry(), ACTIONS)
