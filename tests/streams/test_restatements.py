@@ -104,10 +104,15 @@ def test_single_events_open_an_action_once_and_withdraw_it_once(events, places, 
         opened.add(action["action_id"])
 
 
-def test_a_restatement_stands_beside_what_it_takes_back():
-    """The version before it weighs -1, those before that nothing: they were taken back already."""
+@pytest.mark.parametrize("in_headers", [False, True])
+def test_a_restatement_stands_beside_what_it_takes_back(in_headers):
+    """The version before it weighs -1, those before that nothing: they were taken back already.
+
+    What is kept can be read by itself, also where a header named its schema.
+    """
     stage = _engine(Saved()).folds[SOURCE]
-    first = stage.take([_batch(0, [_evaluation(1, score_percent=10.0)])])
+    ten = _evaluation(1, score_percent=10.0)
+    first = stage.take([_batch(0, [ten], in_headers=in_headers)])
     second = stage.take([_batch(1, [_evaluation(n, score_percent=n * 10.0) for n in (3, 2)])])
     third = stage.take([_batch(3, [_evaluation(4, score_percent=40.0)])])
     found = [
