@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 
@@ -22,7 +22,7 @@ from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
 from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
 from processors.rules import Sample as SampleIds
-from processors.segments import HistogramRows, Segment, pack, unpack
+from processors.segments import HistogramRows, Segment, head_of, pack, unpack
 from processors.watermark import BEFORE_ALL_MS, combined
 from processors.windows import window_end, window_starts
 
@@ -436,14 +436,16 @@ class Merge:
             return None
         segment = Segment(start, end, len(state.scope.sums), len(state.scope.histograms))
         state.segments.put(place, segment)
-        self._make_due(state, place, segment)
+        self._make_due(state, place, segment.end_ms, segment.final)
         return segment
 
-    def _make_due(self, state: ScopeState, place: Place, segment: Segment) -> None:
+    def _make_due(
+        self, state: ScopeState, place: Place, end_ms: int, final: Collection[str]
+    ) -> None:
         for source in state.scope.sources:
-            if source not in segment.final:
+            if source not in final:
                 time = self.plan.sources[source]
-                due = segment.end_ms + time.grace_ms + time.reach_ms
+                due = end_ms + time.grace_ms + time.reach_ms
                 heapq.heappush(state.due.setdefault(source, []), (due, *place))
 
     def _over(self, scope: Scope, end_ms: int) -> bool:
@@ -696,14 +698,14 @@ class Merge:
 
     # -- recovery -----------------------------------------------------------------------------
 
-    def restore(self, scope_id: str, place: Place, segment: Segment) -> None:
-        """Put back a segment that a checkpoint wrote."""
-        state = self.scopes[scope_id]
+    def restore(self, scope_id: str, place: Place, packed: bytes) -> None:
+        """Put back a segment that a checkpoint wrote; it stays packed until it is needed."""
+        state, head = self.scopes[scope_id], head_of(packed)
         if place[0] != PANES:
-            state.segments.put(place, segment)
-            self._make_due(state, place, segment)
-        elif segment.end_ms - segment.start_ms == state.pane_ms:
-            state.segments.put(place, segment)
+            state.segments.cold[place] = Frozen(packed, unsaved=False)
+            self._make_due(state, place, head.end_ms, head.final)
+        elif head.end_ms - head.start_ms == state.pane_ms:
+            state.segments.cold[place] = Frozen(packed, unsaved=False)
         else:
             # Rules of another grid made it: theirs begin with the panes to come.
             state.segments.dropped.add(place)

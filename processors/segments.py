@@ -226,56 +226,80 @@ def _dense(counts: dict[int, int], histograms: int) -> Sums:
 _LENGTH = struct.Struct("<I")
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a packed segment says without being unpacked."""
+
+    start_ms: int
+    end_ms: int
+    final: frozenset[str]
+
+
 def pack(segment: Segment) -> bytes:
     """Return a segment as compressed bytes, the form it has in the changelog and at rest.
 
     What is dirty is not kept: a checkpoint publishes first.
     """
+    head = _dump([segment.start_ms, segment.end_ms, sorted(segment.final)])
     rows = segment.rows
     counts = segment.counts_of(np.arange(rows))
-    header: dict[str, Any] = {
-        "start": segment.start_ms,
-        "end": segment.end_ms,
-        "rows": rows,
-        "width": segment.sums.shape[1],
-        "histograms": segment.histograms,
-        "counts": len(counts),
-        "attributes": [[s, segment.attribute_times[s], v] for s, v in segment.attributes.items()],
-        "final": sorted(segment.final),
-    }
-    head = json.dumps(header, separators=(",", ":")).encode()
+    inner = _dump(
+        {
+            "rows": rows,
+            "width": segment.sums.shape[1],
+            "histograms": segment.histograms,
+            "counts": len(counts),
+            "attributes": [
+                [slot, segment.attribute_times[slot], value]
+                for slot, value in segment.attributes.items()
+            ],
+        }
+    )
     body = b"".join(
         [
-            _LENGTH.pack(len(head)),
-            head,
+            _LENGTH.pack(len(inner)),
+            inner,
             segment.codes[:rows].tobytes(),
             segment.sums[:rows].tobytes(),
             segment.revised[:rows].tobytes(),
             counts.tobytes(),
         ]
     )
-    return bytes(cramjam.zstd.compress(body, level=1))
+    return _LENGTH.pack(len(head)) + head + bytes(cramjam.zstd.compress(body, level=1))
+
+
+def head_of(packed: bytes) -> Head:
+    """Return what the bytes of :func:`pack` say of their segment without being decompressed."""
+    (length,) = _LENGTH.unpack_from(packed)
+    start_ms, end_ms, final = json.loads(packed[_LENGTH.size : _LENGTH.size + length])
+    return Head(start_ms, end_ms, frozenset(final))
 
 
 def unpack(packed: bytes) -> Segment:
     """Return the segment that :func:`pack` made the bytes of, with no row dirty."""
-    body = bytes(cramjam.zstd.decompress(packed))
+    head = head_of(packed)
+    (length,) = _LENGTH.unpack_from(packed)
+    body = bytes(cramjam.zstd.decompress(packed[_LENGTH.size + length :]))
     (length,) = _LENGTH.unpack_from(body)
-    header = json.loads(body[4 : 4 + length])
-    rows, width = header["rows"], header["width"]
-    at = 4 + length
+    at = _LENGTH.size + length
+    inner = json.loads(body[_LENGTH.size : at])
+    rows, width = inner["rows"], inner["width"]
     codes = np.frombuffer(body, np.int32, rows, at)
     at += codes.nbytes
     sums = np.frombuffer(body, np.int64, rows * width, at).reshape(rows, width)
     at += sums.nbytes
     revised = np.frombuffer(body, np.bool_, rows, at)
     at += revised.nbytes
-    counts = np.frombuffer(body, np.int64, 3 * header["counts"], at).reshape(-1, 3)
+    counts = np.frombuffer(body, np.int64, 3 * inner["counts"], at).reshape(-1, 3)
     segment = Segment.restored(
-        header["start"], header["end"], codes, sums, revised, counts, header["histograms"]
+        head.start_ms, head.end_ms, codes, sums, revised, counts, inner["histograms"]
     )
-    for slot, time, value in header["attributes"]:
+    for slot, time, value in inner["attributes"]:
         segment.attribute_times[slot], segment.attributes[slot] = time, value
-    segment.final = set(header["final"])
+    segment.final = set(head.final)
     segment.unsaved = False
     return segment
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

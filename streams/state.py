@@ -28,7 +28,6 @@ import numpy as np
 from processors.fold import Account, SourceState
 from processors.merge import Link, Merge, Place
 from processors.rules import GroupState, Sample
-from processors.segments import unpack
 from streams.basis import Basis
 
 #: What the records of a changelog mean. Raise it with every change of that.
@@ -285,7 +284,7 @@ class MergeBlocks:
         for name, block in blocks.items():
             kind, *place = name.split("|")
             if kind == "segment" and place[0] in merge.scopes:
-                merge.restore(place[0], (int(place[1]), int(place[2])), unpack(block))
+                merge.restore(place[0], (int(place[1]), int(place[2])), block)
         for scope_id, ticked in head["ticked"].items():
             merge.scopes[scope_id].ticked.update(ticked)
             joined = head["joined"][scope_id]
