@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from schemas.errors import TopicMissing
 
 _BATCH = 10_000
+_ANSWER_MS = 20
 _TIMEOUT_S = 30.0
 _RETRY_S = 0.1
 _PASSING = frozenset(
@@ -157,7 +158,10 @@ def read_all(
             starts.append(TopicPartition(topic, p, offset))
     if not starts:
         return
-    consumer = Consumer(consumer_config(client_config, enable_partition_eof=True))
+    # The end of a partition is told by an empty answer, which the broker must not put off.
+    consumer = Consumer(
+        consumer_config(client_config, enable_partition_eof=True, fetch_wait_max_ms=_ANSWER_MS)
+    )
     try:
         consumer.assign(starts)
         yield from _until(consumer, topic, ends, batch)
