@@ -250,7 +250,7 @@ class Worker:
             pass
 
     async def _flush_if_due(self) -> None:
-        if self._membership is None:
+        if self._membership is None or self.done.is_set():
             self._arrived.clear()
             await asyncio.sleep(_LOOK_EVERY_S)
             return
@@ -395,13 +395,15 @@ class Worker:
 
     async def stop(self) -> None:
         """End gracefully: flush what is collected, and write the state down whole."""
+        # The loop must begin nothing more: nobody would wait for it, and its open transaction would
+        # hold the successor up.
+        self.done.set()
         if self._membership is not None and not self.failed.is_set():
             try:
                 await self.flush(publish_all=True, checkpoint=True)
                 await self._committed()
             except Exception as problem:  # noqa: BLE001
                 self._die("last_flush_failed", problem)
-        self.done.set()
 
     def _die(self, event: str, problem: BaseException) -> None:
         """End the process without ceremony: memory may differ from the log, so nothing is saved."""
