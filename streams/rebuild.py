@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
@@ -29,6 +29,11 @@ _TIMEOUT_S = 30.0
 _STABLE_S = 90.0
 _LOOK_EVERY_S = 0.1
 _SHORT_REST = 1_000
+_LOADING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 class CannotRebuild(Exception):
@@ -94,8 +99,16 @@ class Rebuild:
     def members(self) -> int:
         """Return how many workers the group has."""
         admin = AdminClient({**self.client})
-        described = admin.describe_consumer_groups([self.group], request_timeout=_TIMEOUT_S)
-        return len(described[self.group].result(_TIMEOUT_S).members)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            asked = admin.describe_consumer_groups([self.group], request_timeout=_TIMEOUT_S)
+            try:
+                return len(asked[self.group].result(_TIMEOUT_S).members)
+            except KafkaException as problem:
+                # A broker that has just started has yet to load who was in its groups.
+                if problem.args[0].code() not in _LOADING or time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_EVERY_S)
 
     def _changelogs(self) -> list[TP]:
         return [TP(self.definitions.changelog(tp.topic), tp.partition) for tp in self.partitions()]
