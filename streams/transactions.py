@@ -75,11 +75,11 @@ class KafkaTransactions:
                 "the membership"
             )
         self._producer.begin_transaction()
-        for count, record in enumerate(flush.records):
-            self._produce(record)
-            if count % _POLL_EVERY == 0:
-                self._producer.poll(0)
-        self._deliver()
+        try:
+            self._write(flush)
+        except SystemError as problem:
+            # The client raises a fatal error in the middle of a delivery report.
+            raise FlushFailed(f"flush: {problem.__cause__ or problem}") from problem
         offsets = [
             TopicPartition(tp.topic, tp.partition, offset) for tp, offset in flush.offsets.items()
         ]
@@ -87,6 +87,13 @@ class KafkaTransactions:
             lambda: self._producer.send_offsets_to_transaction(offsets, metadata, self._timeout_s)
         )
         self._retrying(lambda: self._producer.commit_transaction(self._timeout_s))
+
+    def _write(self, flush: Flush) -> None:
+        for count, record in enumerate(flush.records):
+            self._produce(record)
+            if count % _POLL_EVERY == 0:
+                self._producer.poll(0)
+        self._deliver()
 
     def _produce(self, record: Record) -> None:
         while True:

@@ -72,7 +72,7 @@ def _actions(settings: Settings) -> list[dict[str, Any]]:
 
 def _of_actions(actions: Sequence[dict[str, Any]], expected: Sequence[Expected]) -> Iterator[str]:
     """Compare with what was planted: each led to one action, and nothing else to any."""
-    left = list(actions)
+    left = [action for action in actions if action["status"] == "OPEN"]
     for problem in expected:
         found = [action for action in left if _answers(action, problem)]
         if len(found) != 1:
@@ -114,10 +114,11 @@ def _of_redis(settings: Settings, actions: Sequence[dict[str, Any]]) -> Iterator
     client = redis.Redis.from_url(settings.redis_url)
     yield from _of_records(client, newest_records(settings))
     listed = {id_.decode() for id_ in client.zrange(DEFAULT_KEYS.open_actions, 0, -1)}
-    published = {action["action_id"] for action in actions}
-    for action_id in sorted(listed ^ published)[:_SHOWN]:
+    newest = {action["action_id"]: action["status"] for action in actions}
+    still_open = {action_id for action_id, status in newest.items() if status == "OPEN"}
+    for action_id in sorted(listed ^ still_open)[:_SHOWN]:
         where = "Redis alone" if action_id in listed else "the topic alone"
-        yield f"redis: action {action_id} is in {where}"
+        yield f"redis: action {action_id} is open in {where}"
     client.close()
 
 

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.catalogue import KPIS, Catalogue
-from schemas.client import consumer_config
+from schemas.client import consumer_config, list_offsets
 
 _LOOK_S: Final = 0.2
 _ASK_S: Final = 3.0
@@ -92,13 +98,14 @@ class Watch:
     def _waiting_since(self, mark: Mark) -> list[tuple[str, int]]:
         positions = self._positions
         still = [key for key, held in mark.positions.items() if positions[key] <= held]
+        asked = {TopicPartition(*key): OffsetSpec.latest() for key in still}
         try:
-            return [key for key in still if self._end(*key) > positions[key]]
-        except KafkaException:
+            ends = list_offsets(
+                AdminClient(self._client), asked, IsolationLevel.READ_COMMITTED, _ASK_S
+            )
+        except (KafkaException, TimeoutError):
             return still
-
-    def _end(self, topic: str, partition: int) -> int:
-        return self._reader.get_watermark_offsets(TopicPartition(topic, partition), _ASK_S)[1]
+        return [key for key in still if ends[key] > positions[key]]
 
     def members(self) -> int:
         """Return how many members the group has; -1 where the broker does not say."""

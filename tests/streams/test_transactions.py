@@ -1,0 +1,27 @@
+"""The producer behind a flush, on a real broker."""
+
+import pytest
+from faust.types import TP
+
+from streams.columnar import Membership
+from streams.flush import Flush
+from streams.records import Record
+from streams.transactions import FlushFailed, KafkaTransactions
+
+
+def test_a_fenced_worker_is_told_so(settings, new_topic):
+    """Its successor has taken its id over: the flush fails with the broker's own words."""
+    chosen, topic = settings(), new_topic("outputs")
+
+    def opened() -> KafkaTransactions:
+        name = f"{chosen.application_id}-1"
+        return KafkaTransactions(chosen.kafka_client(), chosen.application_id, name, 5_000)
+
+    first, second = opened(), opened()
+    first.start()
+    second.start()
+    records = [Record(topic, 0, b"k", bytes(900)) for _ in range(2_000)]
+    flush = Flush(outputs=records, offsets={TP(topic, 0): 1})
+
+    with pytest.raises(FlushFailed, match="fenced by newer producer instance"):
+        first.commit(flush, Membership(1, "me"))
