@@ -116,6 +116,9 @@ def list_offsets(
     if not asked:
         return {}
     deadline = time.monotonic() + timeout_s
+    # A client that is not connected yet may sleep for three seconds over the offsets; asked for
+    # metadata, it connects at once.
+    admin.list_topics(next(iter(asked)).topic, timeout=timeout_s)
     while True:
         futures = admin.list_offsets(
             dict(asked), isolation_level=isolation, request_timeout=timeout_s
