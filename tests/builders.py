@@ -71,6 +71,20 @@ kpis:
   - {id: quality, title: Quality, unit: percent, scale: 1, numerator: score, denominator: reviews}
 """
 
+LEAST_KPIS = """
+zone: Europe/Berlin
+scopes:
+  - {id: queue, key: [queue_id], sources: [interactions], pane: 10s, windows: [1m]}
+measures:
+  - {id: offered, source: interactions, value: "event_type = 'OFFERED'"}
+  - {id: answered, source: interactions, value: "event_type = 'ANSWERED'"}
+  - id: wait
+    source: interactions
+    value: "CASE WHEN event_type = 'ANSWERED' THEN queue_wait_ms END"
+kpis:
+  - {id: wait_mean, title: Mean wait, unit: seconds, numerator: wait, denominator: answered}
+"""
+
 RULES = {
     "slow-queue": """
 id: slow-queue
@@ -203,12 +217,26 @@ _CODECS: dict[str, Codec] = {}
 @cache
 def small_definitions() -> Definitions:
     """Load the definitions of the small centre, once."""
+    return _load(KPIS, RULES)
+
+
+@cache
+def least_definitions() -> Definitions:
+    """Load the least that has all there is to go wrong: one scope, one window, one rule.
+
+    What a flush costs is mostly the number of scopes, windows and measures: thousands of histories
+    can be played with these.
+    """
+    return _load(LEAST_KPIS, {"slow-queue": RULES["slow-queue"].replace("samples", "# samples")})
+
+
+def _load(kpis: str, rules: Mapping[str, str]) -> Definitions:
     directory = Path(mkdtemp(prefix="andon-small-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     (directory / "kpis").mkdir()
     (directory / "rules").mkdir()
-    (directory / "kpis" / "all.yaml").write_text(KPIS)
-    for name, rule in RULES.items():
+    (directory / "kpis" / "all.yaml").write_text(kpis)
+    for name, rule in rules.items():
         (directory / "rules" / f"{name}.yaml").write_text(rule)
     (directory / "topics.yaml").write_text(_topics())
     settings = Settings(

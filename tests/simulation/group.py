@@ -5,14 +5,23 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
+from processors.merge import ChainBroken
 from schemas.catalogue import PARTIALS
 from streams.columnar import Batch, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine
-from streams.recovery import Recovery
+from streams.fold import PositionGap
+from streams.recovery import PATIENCE_S, Recovery
 from streams.state import Advance
 from tests.simulation.log import Fenced, MemoryLog, MemoryTransactions
 from tests.timeline import END_MS
+
+#: Workers that end so often by themselves do so for a reason that does not go away.
+HOPELESS = 15
+
+
+class Stuck(Exception):
+    """Workers end again and again, or a recovery waits for something that nobody will do."""
 
 
 @dataclass(eq=False)
@@ -29,14 +38,19 @@ class Node:
 
 @dataclass
 class Group:
-    """The log, the workers that are alive, and those that sleep in the middle of a commit."""
+    """The log, the workers that are alive, and those that sleep in the middle of a commit.
+
+    ``out`` names a safeguard that is taken out: then some history must go wrong.
+    """
 
     definitions: Definitions
     log: MemoryLog = field(default_factory=MemoryLog)
     nodes: list[Node] = field(default_factory=list)
     sleepers: list[tuple[Node, Iterator[None]]] = field(default_factory=list)
     refused: int = 0
+    out: str | None = None
     _born: int = 0
+    _ended: int = 0
 
     @property
     def inputs(self) -> list[TP]:
@@ -78,10 +92,20 @@ class Group:
         is_next = before is not None and before.generation + 1 == self.log.generation
         kept = held & assigned if is_next else set()
         node.engine.forget(sorted(held - kept))
-        recovery = Recovery(self.log, node.engine, lambda: True, patience_s=0.0)
+        log = self.log
+        recovery = Recovery(log, node.engine, lambda: True, clock=self._clock, sleep=log.sleep)
+        started = log.clock_s
         recovery.run(assigned - kept)
+        if log.clock_s - started > 4 * PATIENCE_S:
+            # One dead writer takes the patience and a look, and there may be several in a row.
+            raise Stuck(f"recovery took {log.clock_s - started} s")
         node.pending = []
         node.positions = dict(node.engine.positions)
+        if self.out == "progress, not the group's offsets":
+            node.positions |= {tp: log.committed.get(tp, 0) for tp in assigned - kept}
+
+    def _clock(self) -> float:
+        return self.log.clock_s
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -111,13 +135,17 @@ class Group:
         """
         batches, node.pending = node.pending, []
         self.log.now_ms += 1_000
-        flush = node.engine.flush(
-            batches,
-            self.log.now_ms if publish else 0,
-            advances=dict(self._advances(node, batches, advances or {})),
-            publish_all=publish,
-            checkpoint=checkpoint,
-        )
+        try:
+            flush = node.engine.flush(
+                batches,
+                self.log.now_ms if publish else 0,
+                advances=dict(self._advances(node, batches, advances or {})),
+                publish_all=publish,
+                checkpoint=checkpoint,
+            )
+        except (PositionGap, ChainBroken) as problem:
+            self._replace(node, problem)
+            return None
         if not flush:
             return None
         assert node.membership is not None
@@ -137,6 +165,14 @@ class Group:
                 position = ends.get(tp, node.engine.folds[tp].position)
                 reason = "EMPTY" if watermark is None else "IDLE"
                 yield tp, Advance(position, watermark or 0, reason)
+
+    def _replace(self, node: Node, problem: Exception) -> None:
+        """A worker ends by itself, and is started again."""
+        self._ended += 1
+        if self._ended > HOPELESS:
+            raise Stuck("workers end again and again") from problem
+        self.kill(node)
+        self.join()
 
     def kill(self, node: Node) -> None:
         """A worker is gone, with all it had in memory."""
@@ -164,7 +200,7 @@ class Group:
                 self.fetch(node, list(node.positions), 1_000)
             if not any(node.pending for node in self.nodes):
                 return
-            for node in self.nodes:
+            for node in list(self.nodes):
                 assert self.flush(node) is None
 
     def finish(self) -> None:
@@ -177,12 +213,12 @@ class Group:
             self.join()
         self.rebalance()
         self.drain()
-        for node in self.nodes:
+        for node in list(self.nodes):
             ends = {
                 tp: None if stage.watermark_ms is None else END_MS
                 for tp, stage in node.engine.folds.items()
             }
             assert self.flush(node, ends) is None
         self.drain()
-        for node in self.nodes:
+        for node in list(self.nodes):
             assert self.flush(node, checkpoint=True) is None

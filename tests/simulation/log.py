@@ -16,6 +16,13 @@ from streams.flush import Flush, group_metadata
 from streams.log import Fetched
 from streams.records import Record
 
+#: How long a broker of ours lets a transaction be open.
+TRANSACTION_TIMEOUT_S = 10.0
+
+
+#: Where the offsets of the group stand: they too are seen with their marker only, the last one.
+OFFSETS = TP("__consumer_offsets", 0)
+
 
 class Fenced(Exception):
     """The broker refuses: another generation, or another producer of the same id, is in charge."""
@@ -27,17 +34,19 @@ class Open:
 
     producer: str
     epoch: int
+    since_s: float = 0.0
     state: str = "open"
     first: dict[TP, int] = field(default_factory=dict)
     offsets: dict[TP, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """A record or, where ``record`` is None, a marker."""
 
     record: Fetched | None
     transaction: Open | None
+    is_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +63,7 @@ class MemoryLog:
 
     partitions: dict[TP, Partition] = field(default_factory=dict)
     transactions: list[Open] = field(default_factory=list)
+    begun: list[Open] = field(default_factory=list)
     epochs: dict[str, int] = field(default_factory=dict)
     committed: dict[TP, int] = field(default_factory=dict)
     generation: int = 0
@@ -62,6 +72,8 @@ class MemoryLog:
     #: Of topics that were made anew.
     topic_ids: dict[str, str] = field(default_factory=dict)
     now_ms: int = 0
+    #: A clock that stands still but for :meth:`sleep`.
+    clock_s: float = 0.0
     #: What happens while a recovery waits: called one by one, each time that it looks.
     meanwhile: list[Callable[[], None]] = field(default_factory=list)
 
@@ -81,8 +93,9 @@ class MemoryLog:
         self._put(tp, Entry(fetched, transaction))
 
     def begin(self, producer: str) -> Open:
-        transaction = Open(producer, self.epochs.setdefault(producer, 0))
+        transaction = Open(producer, self.epochs.setdefault(producer, 0), self.clock_s)
         self.transactions.append(transaction)
+        self.begun.append(transaction)
         return transaction
 
     def send_offsets(
@@ -95,13 +108,12 @@ class MemoryLog:
         if not is_member and (membership.generation, membership.member_id) != (-1, ""):
             raise Fenced(f"{membership} in generation {self.generation}")
         transaction.offsets |= offsets
+        transaction.first.setdefault(OFFSETS, 0)
 
     def end(self, transaction: Open, state: str) -> None:
         """Commit or abort; the markers may take their time."""
         self._check_producer(transaction)
         transaction.state = state
-        if state == "committed":
-            self.committed |= transaction.offsets
         if not self.slow_markers:
             self.write_markers()
 
@@ -112,10 +124,15 @@ class MemoryLog:
             for transaction in self.transactions
             if transaction.state != "open"
             for tp in transaction.first
+            if tp != OFFSETS or len(transaction.first) == 1
         ]
         for transaction, tp in due[:most]:
             del transaction.first[tp]
-            self._put(tp, Entry(None, transaction))
+            if tp != OFFSETS:
+                self._put(tp, Entry(None, transaction))
+            elif transaction.state == "committed":
+                self.committed |= transaction.offsets
+        self.transactions = [t for t in self.transactions if t.state == "open" or t.first]
 
     def end_transactions(self, transactional_ids: Sequence[str]) -> None:
         for producer in transactional_ids:
@@ -125,9 +142,23 @@ class MemoryLog:
             self.epochs[producer] = self.epochs.get(producer, 0) + 1
         self.write_markers()
 
-    def time_out_transactions(self) -> None:
-        """Abort whatever is open, as a broker does after a while."""
-        self.end_transactions([t.producer for t in self.transactions if t.state == "open"])
+    def time_out_transactions(self, after_s: float = 0.0) -> None:
+        """Abort what is open for so long, as a broker does."""
+        open_ = [t for t in self.transactions if t.state == "open"]
+        self.end_transactions(
+            [t.producer for t in open_ if self.clock_s - t.since_s >= after_s],
+        )
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go by."""
+        self.clock_s += seconds
+        self.time_out_transactions(TRANSACTION_TIMEOUT_S)
+
+    def tear(self, transaction: Open, tp: TP) -> None:
+        """Lose what a committed transaction has in one partition, as a faulty broker might."""
+        for entry in self._partition(tp).entries.values():
+            if entry.transaction is transaction:
+                entry.is_lost = True
 
     def compact(self, tp: TP) -> None:
         """Take out what a later record of the same key replaces, as far as all is decided."""
@@ -224,7 +255,8 @@ class MemoryLog:
 
 
 def _is_aborted(entry: Entry) -> bool:
-    return entry.transaction is not None and entry.transaction.state == "aborted"
+    aborted = entry.transaction is not None and entry.transaction.state == "aborted"
+    return aborted or entry.is_lost
 
 
 @dataclass(frozen=True, slots=True)
