@@ -177,7 +177,7 @@ def _until(consumer: Any, topic: str, ends: dict[int, int], batch: int) -> Itera
 
     The last offsets may belong to markers of transactions, which are never delivered.
     """
-    silent_s, wait_s = 0.0, 0.1
+    silent_s, wait_s = 0.0, 0.03
     while ends:
         fetched: list[Any] = consumer.consume(batch, wait_s)
         silent_s = 0.0 if fetched else silent_s + wait_s

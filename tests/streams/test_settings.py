@@ -79,8 +79,8 @@ def test_all_faults_are_told_together(home: dict[str, str], tmp_path: Path) -> N
             f"{file}: flush_intervall_ms: no such setting, expected flush_interval_ms",
             f"{file}: flush_max_events: 'many', expected a valid integer",
             f"{file}: log_level: 'LOUD', expected 'DEBUG', 'INFO', 'WARNING' or 'ERROR'",
-            "ANDON_HEARTBEAT_INTERVAL_MS: 2000, expected at most a third of"
-            " ANDON_SESSION_TIMEOUT_MS (3000)",
+            "ANDON_HEARTBEAT_INTERVAL_MS: 1000, expected at most a third of"
+            " ANDON_SESSION_TIMEOUT_MS (2000)",
             "ANDON_KAFKA_BOOTSTRAP_SERVER: no such setting, expected ANDON_KAFKA_BOOTSTRAP_SERVERS",
             "ANDON_KAFKA_SASL_MECHANISM: not set, expected a value with SASL_SSL",
             "ANDON_KAFKA_SASL_PASSWORD: not set, expected a value with SASL_SSL",
@@ -98,7 +98,7 @@ def test_all_faults_are_told_together(home: dict[str, str], tmp_path: Path) -> N
             "ANDON_KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem",
             "ANDON_METRICS_PORT": "70000",
             "ANDON_RULES_DIR": "/nowhere/rules",
-            "ANDON_SESSION_TIMEOUT_MS": "3000",
+            "ANDON_SESSION_TIMEOUT_MS": "2000",
         }
     )
 
