@@ -23,8 +23,8 @@ from deploy.local.kafka import Kafka
 from deploy.local.lifeline import lifeline
 from deploy.local.process import free_port
 from deploy.local.valkey import Valkey
-from schemas.catalogue import KPIS, Catalogue, create_topics
-from schemas.client import offset_ranges, read_all
+from schemas.catalogue import Catalogue, create_topics
+from schemas.client import read_all
 from streams.settings import Settings, cache_dir
 from tests.faults.crew import wait_until
 from tests.faults.judge import delivered
@@ -168,8 +168,9 @@ class Servers:
     def replace_redis(self) -> Callable[[], bool]:
         """Kill Valkey and start it without anything that it held.
 
-        Return what tells whether it holds again all KPI records that there were at its start.
+        Return what tells whether it is as far again as it was.
         """
+        before = self._delivered()
         process = self._valkey.server.running()
         assert process is not None
         process.kill()
@@ -177,30 +178,25 @@ class Servers:
         for dump in self._valkey.server.directory.glob("*.rdb"):
             dump.unlink()
         self._valkey.up()
-        ends = {
-            f"{KPIS}/{partition}": end
-            for partition, (_, end) in offset_ranges(self._client, KPIS).items()
-        }
-        return lambda: self._holds(ends)
+        return lambda: _reaches(self._delivered(), before)
 
-    def _holds(self, ends: dict[str, int]) -> bool:
+    def _delivered(self) -> dict[str, int]:
         with redis.Redis.from_url(self.settings.redis_url) as client:
-            try:
-                held = delivered(client)
-            except redis.RedisError:
-                return False
-        return all(held.get(name, 0) >= end for name, end in ends.items())
+            return delivered(client)
 
     def await_delivery(self, timeout_s: float) -> None:
         """Return when nothing more comes into Redis."""
         seen: list[dict[str, int]] = []
-        with redis.Redis.from_url(self.settings.redis_url) as client:
 
-            def still() -> bool:
-                seen.append(delivered(client))
-                return bool(seen[-1]) and seen[-1:] == seen[-2:-1]
+        def still() -> bool:
+            seen.append(self._delivered())
+            return bool(seen[-1]) and seen[-1:] == seen[-2:-1]
 
-            wait_until(still, "delivery comes to its end", timeout_s, every_s=2.0)
+        wait_until(still, "delivery comes to its end", timeout_s, every_s=2.0)
+
+
+def _reaches(now: dict[str, int], before: dict[str, int]) -> bool:
+    return all(now.get(name, 0) >= at for name, at in before.items())
 
 
 def _set(name: str, value: str) -> Any:
