@@ -14,7 +14,7 @@ from streams.settings import PREFIX, Settings
 from tests.faults.crew import Crew, wait_until
 from tests.faults.judge import Judgement, judged
 from tests.faults.link import Link
-from tests.faults.load import Load
+from tests.faults.load import Kind, Load
 from tests.faults.nemesis import PATIENCE_S, Nemesis
 from tests.faults.plan import Step, plan
 from tests.faults.report import Recovery, Report
@@ -148,7 +148,7 @@ def _report(
 ) -> Report:
     return Report(
         seed=chosen.seed,
-        sent={str(kind): count for kind, count in load.counts.items()},
+        sent={str(kind): load.counts[kind] for kind in Kind},
         recoveries=recoveries,
         kills=crew.kills,
         restarts=crew.restarts,

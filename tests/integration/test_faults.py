@@ -19,7 +19,7 @@ def test_no_fault_changes_a_number(tmp_path):
     action, and nothing else any; each action is explained by the input; Redis holds the newest
     records of the topics.
     """
-    report = run(Run(SEED, EVENTS, kills=3, pace=1_000), tmp_path, print)
+    report = run(Run(SEED, EVENTS, kills=3, pace=2_000), tmp_path, print)
 
     assert [] == report.differences
     assert {str(fault) for fault in Fault} == {each.fault for each in report.recoveries}
