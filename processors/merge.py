@@ -549,19 +549,24 @@ class Merge:
         """Tell whether a scope has rows to publish, and all blocks are whole."""
         return bool(self.scopes[scope_id].changed) and self.whole
 
-    def changed(self, scope_id: str) -> Iterator[Changed]:
+    def changed(self, scope_id: str, most: int | None = None) -> Iterator[Changed]:
         """Yield the rows of a scope that changed, counting them as published.
 
+        With ``most`` it ends after the segment that reaches so many rows; the others stay changed.
         A segment whose every source is final is forgotten after this.
         """
         state = self.scopes[scope_id]
         watermark = combined([self.topic_watermark(source) for source in state.scope.sources])
         if watermark == BEFORE_ALL_MS:
             watermark = None
-        changed, state.changed = state.changed, set()
-        for place in sorted(changed):
+        count = 0
+        for place in sorted(state.changed):
+            if most is not None and count >= most:
+                return
+            state.changed.discard(place)
             segment = state.segments.hot[place]
             rows = segment.dirty_rows()
+            count += len(rows)
             keys = [state.keys[code] for code in segment.codes[rows].tolist()]
             window = state.scope.windows[place[0]]
             final = frozenset(segment.final)

@@ -41,6 +41,9 @@ from streams.state import Advance, Entry, basis_entry
 
 VERSION_BITS = 48
 
+#: About so many KPI records go out with one flush, some 2 KB each; what is left goes with the next.
+PUBLISH_ROWS = 20_000
+
 
 @dataclass(slots=True)
 class Flush:
@@ -78,7 +81,8 @@ class Engine:
     """The stages of one worker and what a flush makes of them.
 
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
-    rebuild, what is in the topics already: that is decided again, and not published again.
+    rebuild, what is in the topics already: that is decided again, and not published again. One that
+    ``hurries`` publishes with checkpoints only: what readers have is newer than what it is at.
     """
 
     definitions: Definitions
@@ -89,9 +93,11 @@ class Engine:
     stale: dict[TP, tuple[bytes, ...]] = field(default_factory=dict)
     bases: dict[TP, Basis] = field(default_factory=dict)
     published: Published | None = None
+    hurries: bool = False
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[str, int] = field(default_factory=dict)
+    _to_publish: dict[str, list[TP]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._codecs = {
@@ -129,7 +135,7 @@ class Engine:
     ) -> Flush:
         """Take the batches, log the advances, and return what follows.
 
-        ``publish_all`` publishes every changed KPI whatever the interval; ``checkpoint`` writes the
+        ``publish_all`` publishes changed KPIs whatever the interval; ``checkpoint`` writes the
         state down whole, which implies it.
         """
         flush = Flush()
@@ -141,13 +147,18 @@ class Engine:
         self._publish(flush, now_ms, everything=publish_all or checkpoint)
         for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
             self._write_progress(flush, tp)
-        if checkpoint:
+        if checkpoint and not self.is_behind:
             self._write_checkpoints(flush)
         return flush
 
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether more has changed than one flush publishes: take no partials meanwhile."""
+        return bool(self._to_publish)
+
     def is_due(self, now_ms: int) -> bool:
         """Tell whether any scope has changes whose publishing interval is over."""
-        return any(
+        return self.is_behind or any(
             self._is_scope_due(scope_id, now_ms)
             and any(stage.merge.has_changed(scope_id) for stage in self.merges.values())
             for scope_id in self._records
@@ -263,34 +274,55 @@ class Engine:
     # -- publication --------------------------------------------------------------------------
 
     def _is_scope_due(self, scope_id: str, now_ms: int) -> bool:
+        if self.hurries:
+            return False
         every = self.definitions.registry.scope(scope_id).publish_every_ms
         return now_ms - self._published_ms.get(scope_id, 0) >= every
 
     def _publish(self, flush: Flush, now_ms: int, *, everything: bool) -> None:
+        for scope_id in self._records:
+            if everything or self._is_scope_due(scope_id, now_ms):
+                changed = [
+                    tp for tp, stage in self.merges.items() if stage.merge.has_changed(scope_id)
+                ]
+                waiting = self._to_publish.get(scope_id, [])
+                self._to_publish[scope_id] = waiting + [tp for tp in changed if tp not in waiting]
         published: set[TP] = set()
-        for scope_id, records in self._records.items():
-            if not everything and not self._is_scope_due(scope_id, now_ms):
-                continue
-            publications = []
-            for tp, stage in self.merges.items():
-                if stage.merge.has_changed(scope_id):
-                    publications += self._publications(stage, scope_id)
-                    published.add(tp)
-            if publications:
-                found = records.records(publications, now_ms)
-                flush.outputs += found
-                flush.kpi_records += len(found)
-                self._published_ms[scope_id] = now_ms
+        for scope_id in list(self._to_publish):
+            published |= self._publish_scope(flush, scope_id, now_ms)
         for tp in published:
             self._write_as_of(flush, self.merges[tp])
             flush.offsets[tp] = self.merges[tp].position
 
-    def _publications(self, stage: MergeStage, scope_id: str) -> list[Publication]:
+    def _publish_scope(self, flush: Flush, scope_id: str, now_ms: int) -> set[TP]:
+        """Publish what has changed in a scope, as far as there is room; return the partitions."""
+        waiting = [tp for tp in self._to_publish.pop(scope_id) if tp in self.merges]
+        publications: list[Publication] = []
+        published: set[TP] = set()
+        room = PUBLISH_ROWS - flush.kpi_records
+        while waiting and room > 0:
+            stage = self.merges[waiting[0]]
+            found = self._publications(stage, scope_id, room)
+            room -= sum(len(each.changed.rows) for each in found)
+            publications += found
+            published.add(waiting[0])
+            if room > 0 or not stage.merge.has_changed(scope_id):
+                waiting.pop(0)
+        if publications:
+            records = self._records[scope_id].records(publications, now_ms)
+            flush.outputs += records
+            flush.kpi_records += len(records)
+            self._published_ms[scope_id] = now_ms
+        if waiting:
+            self._to_publish[scope_id] = waiting
+        return published
+
+    def _publications(self, stage: MergeStage, scope_id: str, most: int) -> list[Publication]:
         version = self.epoch << VERSION_BITS | stage.position
         as_of_id = stage.partition << VERSION_BITS | stage.position
         return [
             Publication(stage.partition, version, as_of_id, changed)
-            for changed in stage.merge.changed(scope_id)
+            for changed in stage.merge.changed(scope_id, most)
         ]
 
     def _write_as_of(self, flush: Flush, stage: MergeStage) -> None:

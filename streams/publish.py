@@ -6,8 +6,8 @@ targets and versions are the same in every record of a scope: they are laid out 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from processors.merge import Changed
 from schemas.catalogue import KPIS
 from schemas.codec import Codec
 from streams.records import Record
+
+#: So many records are laid out at once: what is the same in all of them is held so many times.
+PIECE_ROWS = 4_096
 
 _STATES = pa.array(list(KPI_STATES))
 _STATUSES = pa.array(["PROVISIONAL", "REVISED", "FINAL"])
@@ -51,6 +54,13 @@ class KpiRecords:
 
     def records(self, publications: Sequence[Publication], computed_ms: int) -> list[Record]:
         """Return one record for each changed row."""
+        return [
+            record
+            for some in _pieces(publications)
+            for record in self._records_of(some, computed_ms)
+        ]
+
+    def _records_of(self, publications: Sequence[Publication], computed_ms: int) -> list[Record]:
         counts = [len(p.changed.rows) for p in publications]
         rows = sum(counts)
         self._lay_out(rows)
@@ -208,6 +218,25 @@ class KpiRecords:
         changed = publication.changed
         window = f"{changed.window.kind}:{changed.window.size_ms}|{changed.segment.start_ms}"
         return [f"{self._scope.id}|{printable_key(key)}|{window}".encode() for key in changed.keys]
+
+
+def _pieces(publications: Sequence[Publication]) -> Iterator[list[Publication]]:
+    """Cut publications into pieces of about PIECE_ROWS rows."""
+    piece: list[Publication] = []
+    room = PIECE_ROWS
+    for publication in publications:
+        changed = publication.changed
+        for start in range(0, len(changed.rows), PIECE_ROWS):
+            cut = slice(start, start + PIECE_ROWS)
+            rows = changed.rows[cut]
+            if len(rows) > room:
+                yield piece
+                piece, room = [], PIECE_ROWS
+            some = replace(changed, rows=rows, keys=changed.keys[cut])
+            piece.append(replace(publication, changed=some))
+            room -= len(rows)
+    if piece:
+        yield piece
 
 
 _KPI_CONSTANTS = ("kpi_id", "definition_version", "unit", "target")

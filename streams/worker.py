@@ -255,6 +255,7 @@ class Worker:
             await asyncio.sleep(_LOOK_EVERY_S)
             return
         now = time.monotonic()
+        self.engine.hurries = self.engine.published is not None and self._is_far_behind()
         checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
         advances = self._due_advances(now)
         if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
@@ -301,6 +302,8 @@ class Worker:
                 return
             everything = publish_all or checkpoint or bool(advances)
             due = {True, False} if everything else self._due(time.monotonic())
+            if self.engine.is_behind:
+                due.discard(True)
             batches = self._next_batches(due)
             started = time.monotonic()
             flush = self.engine.flush(
@@ -311,7 +314,7 @@ class Worker:
                 checkpoint=checkpoint,
             )
             self._check_dead_letters()
-            if checkpoint:
+            if checkpoint and not self.engine.is_behind:
                 self._checkpointed = started
             if not flush:
                 return
@@ -401,6 +404,8 @@ class Worker:
         if self._membership is not None and not self.failed.is_set():
             try:
                 await self.flush(publish_all=True, checkpoint=True)
+                while self.engine.is_behind:
+                    await self.flush(publish_all=True, checkpoint=True)
                 await self._committed()
             except Exception as problem:  # noqa: BLE001
                 self._die("last_flush_failed", problem)
@@ -448,6 +453,9 @@ class Worker:
         # What the fetcher knows of the end is as old as its last answer, should it have stalled.
         position, stable = known
         return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
+
+    def _is_far_behind(self) -> bool:
+        return any(self._lag(tp) > ENOUGH_EVENTS for tp in self.engine.folds)
 
     def _lag(self, tp: TP) -> int:
         """Return how much is known to lie before a partition that is to be fetched."""

@@ -118,6 +118,27 @@ def test_a_flush_that_only_merges_announces_nothing():
     assert [] == _partials(flush)
 
 
+def test_more_changes_than_one_flush_publishes_go_out_with_the_next(monkeypatch):
+    """All of them, each once; until then no checkpoint is written, which keeps no changed rows."""
+    whole = _engine()
+    flush = whole.flush(_partials(whole.flush([_batch(_event("a"))], 0)), 0, publish_all=True)
+    monkeypatch.setattr("streams.flush.PUBLISH_ROWS", 2)
+    engine = _engine()
+    engine.flush(_partials(engine.flush([_batch(_event("a"))], 0)), 0)
+    flushes = [engine.flush([], 1_000, publish_all=True, checkpoint=True)]
+    while engine.is_behind:
+        flushes.append(engine.flush([], 1_000, publish_all=True, checkpoint=True))
+
+    assert sorted(_keys(flush)) == sorted(key for each in flushes for key in _keys(each))
+    assert len(flushes) > 1
+    saved = [b"0|checkpoint" in [record.key for record in each.state] for each in flushes]
+    assert [*[False] * (len(flushes) - 1), True] == saved
+
+
+def _keys(flush: Flush) -> list[bytes | None]:
+    return [record.key for record in flush.outputs if record.topic == "andon.kpis.v1"]
+
+
 def test_nothing_to_do_writes_nothing():
     """An idle worker leaves the log alone."""
     assert not _engine().flush([], 10_000)
