@@ -45,6 +45,7 @@ class Nemesis:
         self._link = link
         self._servers = servers
         self._watch = watch
+        self._how: list[str] = []
         self._ways: Mapping[Fault, Callable[[Step], Mark]] = {
             Fault.KILL: self._kill,
             Fault.ZOMBIE: self._put_to_sleep,
@@ -61,10 +62,11 @@ class Nemesis:
 
     def strike(self, step: Step) -> Recovery:
         """Do what the step says, and see it recover. Raises TimeoutError if it does not."""
-        self._how = "" if step.moment is Moment.ANY else str(step.moment)
+        self._how = [] if step.moment is Moment.ANY else [str(step.moment)]
         mark = self._ways[step.fault](step)
         seconds = self.await_fresh(mark, str(step.fault))
-        return Recovery(str(step.fault), step.after_events, self._how, round(seconds, 2))
+        how = ", ".join(self._how)
+        return Recovery(str(step.fault), step.after_events, how, round(seconds, 2))
 
     def await_fresh(self, mark: Mark, what: str) -> float:
         """Return how many seconds after the mark everything had moved on."""
@@ -79,7 +81,7 @@ class Nemesis:
     def _kill(self, step: Step) -> Mark:
         self._at(step.moment, self._crew.kill_owner, step.share, _MOMENT_WITHIN_S)
         if step.again is not None:
-            self._how += f", then another {step.again}"
+            self._how.append(f"then another {step.again}")
             self._at(step.again, self._crew.kill_owner, step.share, _AGAIN_WITHIN_S)
         return self._watch.mark()
 
@@ -92,7 +94,7 @@ class Nemesis:
             if self._link.set_trap(request, kill, after=after).wait(within_s):
                 return
             self._link.disarm()
-            self._how += " (did not come)"
+            self._how.append("which did not come")
         time.sleep(share)
         self._crew.kill_any(self._rng)
 
@@ -103,7 +105,7 @@ class Nemesis:
             seconds = self.await_fresh(self._watch.mark(), "others take over from the sleeper")
         finally:
             sleeper.signal(signal.SIGCONT)
-        self._how = f"taken over in {seconds:.1f} s"
+        self._how.append(f"taken over in {seconds:.1f} s")
         mark = self._watch.mark()
         self._await_members("the sleeper is a member again, or gone")
         return mark
@@ -134,7 +136,7 @@ class Nemesis:
                 gone = await_compaction(PATIENCE_S)
             finally:
                 self._crew.go_on()
-        self._how = f"{gone} superseded records gone"
+        self._how.append(f"{gone} superseded records gone")
         return self._watch.mark()
 
     # -- servers and the way to them ------------------------------------------------------------
@@ -158,14 +160,14 @@ class Nemesis:
 
     def _pause_broker(self, step: Step) -> Mark:
         seconds = 2 + 9 * step.share
-        self._how = f"for {seconds:.1f} s"
+        self._how.append(f"for {seconds:.1f} s")
         with self._servers.kafka_asleep():
             time.sleep(seconds)
         return self._watch.mark()
 
     def _slow_link(self, step: Step) -> Mark:
         delay_s = 0.05 + 0.25 * step.share
-        self._how = f"{delay_s * 1000:.0f} ms each way"
+        self._how.append(f"{delay_s * 1000:.0f} ms each way")
         self._link.delay(delay_s)
         try:
             time.sleep(_SLOW_S)
@@ -175,7 +177,7 @@ class Nemesis:
 
     def _cut_link(self, step: Step) -> Mark:
         seconds = 4 * step.share
-        self._how += f", for {seconds:.1f} s"
+        self._how.append(f"for {seconds:.1f} s")
         self._when(step.moment, self._link.cut)
         try:
             time.sleep(seconds)
@@ -187,5 +189,5 @@ class Nemesis:
         is_full = self._servers.replace_redis()
         mark = self._watch.mark()
         wait_until(is_full, "Redis is filled again", PATIENCE_S)
-        self._how = f"filled again in {time.time() - mark.at_ms / 1000:.1f} s"
+        self._how.append(f"filled again in {time.time() - mark.at_ms / 1000:.1f} s")
         return mark

@@ -23,5 +23,5 @@ def test_a_fenced_worker_is_told_so(settings, new_topic):
     records = [Record(topic, 0, b"k", bytes(900)) for _ in range(2_000)]
     flush = Flush(outputs=records, offsets={TP(topic, 0): 1})
 
-    with pytest.raises(FlushFailed, match="fenced by (a )?newer"):
+    with pytest.raises(FlushFailed, match=r"fenced by (a )?newer"):
         first.commit(flush, Membership(1, "me"))
