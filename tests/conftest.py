@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.local.stack import Stack, StackAddresses
@@ -115,16 +116,27 @@ def clean_kafka(kafka: str, kafka_admin: AdminClient) -> str:
     """
     if load_settings().own_kafka:
         pytest.skip("the Kafka of ANDON_KAFKA_BOOTSTRAP_SERVERS is not ours to empty")
-    groups = [group.group_id for group in kafka_admin.list_consumer_groups().result(30).valid]
-    if groups:
-        for deleted in kafka_admin.delete_consumer_groups(groups).values():
-            deleted.result(30)
+    _delete_groups(kafka_admin)
     topics = [name for name in kafka_admin.list_topics(timeout=30).topics if name[:2] != "__"]
     if topics:
         for deleted in kafka_admin.delete_topics(topics).values():
             deleted.result(30)
         _wait_for_topics(kafka_admin, lambda names: not names.intersection(topics))
     return kafka
+
+
+def _delete_groups(admin: AdminClient) -> None:
+    """Delete all consumer groups; killed members are members until their session ends."""
+    deadline = time.monotonic() + 60
+    while groups := [group.group_id for group in admin.list_consumer_groups().result(30).valid]:
+        for deleted in admin.delete_consumer_groups(groups).values():
+            try:
+                deleted.result(30)
+            except KafkaException as problem:
+                in_use = problem.args[0].code() == KafkaError.NON_EMPTY_GROUP
+                if not in_use or time.monotonic() > deadline:
+                    raise
+        time.sleep(0.1)
 
 
 def _wait_for_topics(admin: AdminClient, settled: Callable[[set[str]], bool]) -> None:

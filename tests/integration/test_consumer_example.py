@@ -37,8 +37,12 @@ class Planner:
         self.running = []
 
     def start(self, group="planner"):
-        """Run it; in another group it has taken nothing yet, for all that Kafka knows."""
-        program = self.program.replace('"group.id": "planner"', f'"group.id": "{group}"')
+        """Run it; in another group it has taken nothing yet, for all that Kafka knows.
+
+        The short session is for the tests after this, which wait for the groups to be empty.
+        """
+        settings = f'"group.id": "{group}", "session.timeout.ms": 6_000'
+        program = self.program.replace('"group.id": "planner"', settings)
         (self.directory / "planner.py").write_text(program)
         servers = self.settings.kafka_bootstrap_servers
         env = {**os.environ, "ANDON_KAFKA_BOOTSTRAP_SERVERS": servers, "PYTHONPATH": str(ROOT)}
