@@ -3,11 +3,12 @@
 import pytest
 from faust.types import TP
 
+from schemas.catalogue import LATE
 from streams.columnar import Batch, Membership
 from streams.flush import Engine
 from streams.records import Record
 from streams.recovery import Recovery, Refused, Superseded
-from streams.state import Advance
+from streams.state import Advance, rebuild_entry
 from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
 from tests.simulation.log import Fenced, MemoryLog, MemoryTransactions
 
@@ -142,3 +143,27 @@ def test_recovery_stops_when_the_group_has_rebalanced_again():
     """What is being recovered may be somebody else's by now."""
     with pytest.raises(Superseded):
         Run().recover("first", is_current=False)
+
+
+def test_a_rebuild_makes_logged_advances_again_and_sets_nothing_aside_twice():
+    """What was late by an advance alone is late again, and its record is out already.
+
+    A worker that comes while the rebuild is under way finds its epoch by the marks.
+    """
+    run = Run()
+    first = run.recover("first")
+    far = Advance(2, NOON_MS + 30 * 86_400_000, "IDLE")
+    run.flush(first, 2, advances={SOURCE: far})
+    run.flush(first, 1, checkpoint=True)
+    changelog = first.definitions.changelog(INTERACTIONS)
+    mark = rebuild_entry(1, 0)
+    run.log.append(Record(changelog, 0, *mark))
+    second = run.recover("second")
+    before = len(run.log.partitions[TP(LATE, 0)].entries)
+    run.flush(second, 3)
+
+    assert (1, {SOURCE: 3}) == (second.epoch, second.positions)
+    counted = second.folds[SOURCE].state.account
+    assert counted == first.folds[SOURCE].state.account
+    assert (2, 1) == (counted.applied, counted.expired)
+    assert before == len(run.log.partitions[TP(LATE, 0)].entries)
