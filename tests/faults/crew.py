@@ -19,7 +19,7 @@ from streams.cli.children import Child, Children
 
 _LOOK_S: Final = 0.1
 _REST_S: Final = 0.5
-_REASON_LENGTH: Final = 160
+_REASON_LENGTH: Final = 120
 
 
 @dataclass(slots=True)
@@ -181,6 +181,8 @@ def reason_in(log: Path) -> str:
 
 def _normal(text: str) -> str:
     """Return a message without what differs from case to case."""
+    if code := re.search(r"^(\w+): .*?\bcode=(\w+)", text):
+        return f"{code[1]}: {code[2]}"
     return re.sub(r"[0-9a-f]{12,}|\d+(\.\d+)?", "#", text)[:_REASON_LENGTH]
 
 
