@@ -3,10 +3,10 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psutil
 import redis
@@ -44,6 +44,13 @@ _WAIT_S: Final = 30.0
 
 _Place = tuple[str, int, int]
 """Topic, partition and offset."""
+
+
+class _Changelogs(NamedTuple):
+    """Where records are that newer ones of their key stand for, and the last of each partition."""
+
+    superseded: Set[_Place]
+    ends: Mapping[tuple[str, int], int]
 
 
 class Servers:
@@ -105,13 +112,14 @@ class Servers:
         """Let changelogs be compacted as soon as they can be; as the catalogue says, afterwards.
 
         Gives what waits, for so many seconds, until all records are gone that were superseded at
-        the beginning, and returns how many those are. Something must be appended meanwhile.
+        the beginning, and returns how many those are. A segment ends when something is appended
+        after it, so a partition counts to which something has been, meanwhile.
         """
-        superseded = self._superseded()
+        before = self._look()
         changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
         self._configure({topic.name: _EAGER for topic in changelogs})
         try:
-            yield lambda timeout_s: self._await_compaction(superseded, timeout_s)
+            yield lambda timeout_s: self._await_compaction(before, timeout_s)
         finally:
             ratio = "min.cleanable.dirty.ratio"
             self._configure({t.name: {**_PATIENT, ratio: t.config[ratio]} for t in changelogs})
@@ -133,35 +141,38 @@ class Servers:
         for done in admin.incremental_alter_configs(resources).values():
             done.result(_WAIT_S)
 
-    def _await_compaction(self, superseded: Set[_Place], timeout_s: float) -> int:
-        left = superseded
+    def _await_compaction(self, before: _Changelogs, timeout_s: float) -> int:
+        ends = self._look().ends
+        due = {each for each in before.superseded if ends[each[:2]] > before.ends[each[:2]]}
+        left: Set[_Place] = due
 
         def gone() -> bool:
             nonlocal left
-            left = superseded & self._superseded()
+            left = due & self._look().superseded
             return not left
 
         try:
             wait_until(gone, "compaction", timeout_s, every_s=0.5)
         except TimeoutError as late:
-            where = Counter(topic for topic, _, _ in left)
-            raise TimeoutError(
-                f"{late}: of {len(superseded)} records these are left: {where}"
-            ) from None
-        return len(superseded)
+            where = dict(Counter(topic for topic, _, _ in left))
+            raise TimeoutError(f"{late}: left of {len(due)} records: {where}") from None
+        return len(due)
 
-    def _superseded(self) -> Set[_Place]:
-        """Return the places of records of the changelogs that newer ones of their key stand for."""
+    def _look(self) -> _Changelogs:
+        """Read the changelogs as they are."""
         newest: dict[tuple[str, int, bytes | None], int] = {}
-        found = set()
+        superseded = set()
         for topic in self._changelogs:
             for messages in read_all(self._client, topic):
                 for message in messages:
                     key = (topic, message.partition() or 0, message.key())
                     if key in newest:
-                        found.add((*key[:2], newest[key]))
+                        superseded.add((*key[:2], newest[key]))
                     newest[key] = message.offset() or 0
-        return found
+        ends: dict[tuple[str, int], int] = {}
+        for (topic, partition, _), offset in newest.items():
+            ends[topic, partition] = max(offset, ends.get((topic, partition), 0))
+        return _Changelogs(superseded, ends)
 
     # -- Redis ----------------------------------------------------------------------------------
 

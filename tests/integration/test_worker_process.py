@@ -254,12 +254,13 @@ def test_a_broker_that_does_not_answer_ends_the_worker(workers, chosen, send):
     broker = psutil.Process(_listener(chosen))
     broker.suspend()
     try:
-        code, line, _ = ends(workers, process)
+        code, line, told = ends(workers, process)
     finally:
         broker.resume()
 
     assert code == 1
-    assert "brokers: found no answer for" in line["error"]
+    # A checkpoint may have been on its way all the same.
+    assert "brokers: found no answer for" in line.get("error", "") or "commit_failed" in told
 
 
 @pytest.mark.timeout(150)
