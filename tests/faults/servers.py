@@ -41,6 +41,7 @@ _EAGER: Final = {
 }
 _PATIENT: Final = {"segment.ms": "604800000", "delete.retention.ms": "86400000"}
 _WAIT_S: Final = 30.0
+_WORTHWHILE: Final = 100
 
 _Place = tuple[str, int, int]
 """Topic, partition and offset."""
@@ -116,6 +117,8 @@ class Servers:
         after it, so a partition counts to which something has been, meanwhile.
         """
         before = self._look()
+        while len(before.superseded) < _WORTHWHILE:
+            before = self._look()
         changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
         self._configure({topic.name: _EAGER for topic in changelogs})
         try:
