@@ -8,7 +8,7 @@ from tests.faults.plan import Fault
 SEED = 7
 EVENTS = 60_000
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 
 @pytest.mark.timeout(900)
