@@ -45,6 +45,14 @@ def run(chosen: Run, directory: Path, tell: Callable[[str], None]) -> Report:
     Raises TimeoutError where something does not recover, CommandError where something cannot start.
     """
     began_s = time.monotonic()
+
+    def at_times(line: str) -> None:
+        tell(f"{time.monotonic() - began_s:5.0f} s  {line}")
+
+    return _run(chosen, directory, at_times, began_s)
+
+
+def _run(chosen: Run, directory: Path, tell: Callable[[str], None], began_s: float) -> Report:
     load = Load(chosen.seed, chosen.events)
     catalogue = load_catalogue()
     servers = Servers(directory, catalogue, tell)

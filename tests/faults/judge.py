@@ -38,12 +38,12 @@ def judged(settings: Settings, sent: int, expected: Sequence[Expected]) -> Judge
     """Compare everything that was published with what the load implies."""
     report = verify(settings)
     actions = _actions(settings)
-    differences = (
+    differences = [
         *_of_verify(report, sent),
         *_of_actions(actions, expected),
         *_of_explanations(explain(settings)),
         *_of_redis(settings, actions),
-    )
+    ]
     return Judgement(report.account(), report.records, len(actions), differences)
 
 

@@ -19,13 +19,13 @@ from tests.faults.report import Recovery
 from tests.faults.servers import Servers
 from tests.faults.watch import Mark, Watch
 
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 180.0
 _LONGEST_CREW: Final = 3
 _AGAIN_WITHIN_S: Final = 20.0
 _MOMENT_WITHIN_S: Final = 15.0
 # All that the topics hold: on a quiet machine 20,000 records a second.
 _FILLED_WITHIN_S: Final = 300.0
-_SLOW_S: Final = 6.0
+_SLOW_S: Final = 4.0
 
 _REQUESTS: Final[Mapping[Moment, tuple[Request, bool]]] = {
     Moment.PRODUCING: (Request.PRODUCE, True),

@@ -6,7 +6,7 @@ from tests.faults.harness import Run, run
 from tests.faults.plan import Fault
 
 SEED = 7
-EVENTS = 60_000
+EVENTS = 45_000
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
