@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,22 +281,23 @@ def test_an_exception_in_an_agent_ends_the_worker_and_commits_nothing(workers, c
 
 @pytest.mark.timeout(150)
 def test_a_worker_is_ready_while_it_has_its_partitions_and_healthy_throughout(workers):
-    """Not before it has recovered them, and not while the group shares them out anew."""
-    first = workers.start(ANDON_STALL_TIMEOUT_S="60")
-    port = workers.port(first)
+    """Not before it has recovered them, and not while it recovers those of one that has left."""
+    leaver = workers.start(ANDON_STALL_TIMEOUT_S="60")
     healthy = []
 
-    def answers(status: int) -> bool:
+    def answers(port: int, status: int) -> bool:
         healthy.append(ask(port, "/healthz"))
         return ask(port, "/readyz") == status
 
-    seen = ask(port, "/readyz")
-    wait_for(lambda: answers(200), "readiness")
-    workers.start(ANDON_STALL_TIMEOUT_S="60")
-    wait_for(lambda: answers(503), "the rebalance")
-    wait_for(lambda: answers(200), "readiness after the rebalance")
+    wait_for(partial(answers, workers.port(leaver), 200), "readiness")
+    heir = workers.port(workers.start(ANDON_STALL_TIMEOUT_S="60"))
+    at_first = ask(heir, "/readyz")
+    wait_for(partial(answers, heir, 200), "readiness of the second")
+    leaver.terminate()
+    wait_for(partial(answers, heir, 503), "the rebalance")
+    wait_for(partial(answers, heir, 200), "readiness after the rebalance")
 
-    assert (503, {200}) == (seen, set(healthy))
+    assert (503, {200}) == (at_first, set(healthy))
 
 
 def _listener(settings: Settings) -> int:

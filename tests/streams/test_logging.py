@@ -18,6 +18,8 @@ def lines() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("aiokafka", "mode", "asyncio")}
+    # A command that another test ran in this process may have bound who it is.
+    structlog.contextvars.clear_contextvars()
     yield io.StringIO()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
