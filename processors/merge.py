@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from math import gcd
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,15 @@ from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
 from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
 from processors.rules import Sample as SampleIds
-from processors.segments import HistogramRows, Segment, head_of, pack, unpack
+from processors.segments import (
+    UNKNOWN_TIME,
+    AttributeRows,
+    HistogramRows,
+    Segment,
+    head_of,
+    pack,
+    unpack,
+)
 from processors.watermark import BEFORE_ALL_MS, combined
 from processors.windows import window_end, window_starts
 
@@ -249,25 +258,20 @@ class SumAddition:
     codes: NDArray[np.int32]
     columns: NDArray[np.intp]
     values: NDArray[np.int64]
-    times: list[int | None]
-    attributes: list[str]
+    attributes: AttributeRows | None
 
     def count(self, chosen: Chosen) -> int:
         """Return how many rows are chosen."""
         return len(self.codes) if chosen is None else len(chosen)
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> list[int]:
+    def add_to(self, segment: Segment, chosen: Chosen) -> NDArray[np.intp]:
         """Add the chosen rows; return the segment's rows."""
         if chosen is None:
             touched = segment.add(self.codes, self.columns, self.values)
         else:
             touched = segment.add(self.codes[chosen], self.columns, self.values[chosen])
-        if self.times:
-            places = range(len(self.codes)) if chosen is None else chosen.tolist()
-            times = [self.times[place] for place in places]
-            attributes = [self.attributes[place] for place in places]
-            codes = self.codes if chosen is None else self.codes[chosen]
-            segment.note_attributes(codes, times, attributes)
+        if self.attributes is not None:
+            segment.note_attributes(_some(self.attributes, chosen))
         return touched
 
 
@@ -281,19 +285,19 @@ class HistogramAddition:
         """Return how many rows are chosen."""
         return len(self.rows.codes) if chosen is None else len(chosen)
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> list[int]:
+    def add_to(self, segment: Segment, chosen: Chosen) -> NDArray[np.intp]:
         """Add the chosen rows; return the segment's rows."""
-        rows = self.rows
-        if chosen is None:
-            return segment.add_histograms(rows)
-        return segment.add_histograms(
-            HistogramRows(
-                rows.codes[chosen],
-                rows.histograms[chosen],
-                rows.buckets[chosen],
-                rows.counts[chosen],
-            )
-        )
+        return segment.add_histograms(_some(self.rows, chosen))
+
+
+_Columns = TypeVar("_Columns", HistogramRows, AttributeRows)
+
+
+def _some(rows: _Columns, chosen: Chosen) -> _Columns:
+    """Return the chosen rows, in the order that they have."""
+    if chosen is None:
+        return rows
+    return type(rows)(*(getattr(rows, field.name)[chosen] for field in fields(rows)))
 
 
 Rows = SumAddition | HistogramAddition
@@ -399,6 +403,7 @@ class Merge:
 
     def _add(self, section: Section) -> None:
         state = self.scopes[section.scope]
+        section = _ordered(section)
         codes = state.codes_of(section.rows["key"].to_list())
         if section.kind == "samples":
             self._add_samples(state, section.source, section.rows, codes)
@@ -783,7 +788,16 @@ def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
     names = [name for name in rows.columns if name in scope.sums]
     columns = np.array([scope.sums.index(name) for name in names], dtype=np.intp)
     values = np.stack([rows[name].to_numpy() for name in names], axis=1)
-    if not scope.attributes or "attribute" not in rows.columns:
-        return SumAddition(codes, columns, values, [], [])
-    times, attributes = rows["attribute_time"].to_list(), rows["attribute"].to_list()
-    return SumAddition(codes, columns, values, times, attributes)
+    if "attribute" not in rows.columns:
+        return SumAddition(codes, columns, values, None)
+    times = rows["attribute_time"].fill_null(UNKNOWN_TIME).to_numpy()
+    names_of = np.array(rows["attribute"].to_list(), np.object_)
+    return SumAddition(codes, columns, values, AttributeRows(codes, times, names_of))
+
+
+def _ordered(section: Section) -> Section:
+    """Return the section with its rows in the order that attributes are noted in."""
+    if "attribute" not in section.rows.columns:
+        return section
+    rows = section.rows.sort("attribute_time", "attribute", nulls_last=False)
+    return replace(section, rows=rows)

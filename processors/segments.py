@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from processors.histogram import BUCKETS
 
 Codes = NDArray[np.int32]
+Slots = NDArray[np.intp]
 Sums = NDArray[np.int64]
+Names = NDArray[np.object_]
 
 #: Counts of histograms: rows of (row, place, count), a place being histogram * BUCKETS + bucket.
 Counts = NDArray[np.int64]
 
-#: A row with more counts than these keeps them in an array: most rows of small windows have few.
-FEW = 48
-
-_UNKNOWN_TIME = -(2**62)
+#: The time of attributes that nobody has told of.
+UNKNOWN_TIME = -(2**62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,68 @@ class HistogramRows:
     counts: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class AttributeRows:
+    """Attributes by key code, ordered by time and then value; times may be UNKNOWN_TIME."""
+
+    codes: Codes
+    times: NDArray[np.int64]
+    values: Names
+
+
+class Tallies:
+    """Counts by a whole number, in its order; what is added is looked at when somebody reads."""
+
+    __slots__ = ("_added", "_counts", "_numbers")
+
+    def __init__(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Take over numbers in ascending order, none twice, and their counts."""
+        self._numbers = numbers
+        self._counts = counts
+        self._added: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+
+    def add(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Add counts; numbers come in any order, and any number of times."""
+        self._added.append((numbers, counts))
+
+    def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all numbers, ascending, and the count of each."""
+        if self._added:
+            self._settle()
+        return self._numbers, self._counts
+
+    def _settle(self) -> None:
+        numbers, counts = (np.concatenate(each) for each in zip(*self._added, strict=True))
+        self._added = []
+        numbers, counts = _summed(numbers, counts)
+        if not len(self._numbers):
+            self._numbers, self._counts = numbers, counts
+            return
+        places = np.searchsorted(self._numbers, numbers)
+        known = self._numbers[np.minimum(places, len(self._numbers) - 1)] == numbers
+        self._counts[places[known]] += counts[known]
+        if not known.all():
+            self._numbers = np.insert(self._numbers, places[~known], numbers[~known])
+            self._counts = np.insert(self._counts, places[~known], counts[~known])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        added = sum(2 * numbers.nbytes for numbers, _ in self._added)
+        return added + self._numbers.nbytes + self._counts.nbytes
+
+
 class Segment:
     """Rows of one scope in ``[start_ms, end_ms)``.
 
     ``dirty`` marks rows to publish, ``revised`` rows that changed when their source was final,
     ``final`` names the sources that are. ``unsaved`` tells that a checkpoint has to write it.
+    ``attributes`` are those of each row at ``attribute_times``, None where nobody has told of any.
     """
 
     __slots__ = (
-        "_few",
-        "_many",
         "_slots",
+        "_tallies",
         "attribute_times",
         "attributes",
         "codes",
@@ -74,87 +125,91 @@ class Segment:
         self.sums: Sums = np.zeros((4, width), dtype=np.int64)
         self.dirty = np.zeros(4, dtype=np.bool_)
         self.revised = np.zeros(4, dtype=np.bool_)
-        self._few: dict[int, dict[int, int]] = {}
-        self._many: dict[int, Sums] = {}
-        self.attributes: dict[int, str] = {}
-        self.attribute_times: dict[int, int] = {}
+        self.attribute_times: NDArray[np.int64] = np.empty(0, np.int64)
+        self.attributes: Names = np.empty(0, np.object_)
         self.final: set[str] = set()
         self.unsaved = True
-        self._slots: dict[int, int] = {}
+        self._tallies = Tallies(np.empty(0, np.int64), np.empty(0, np.int64))
+        # By code; -1 where there is no row.
+        self._slots: NDArray[np.int32] = np.empty(0, np.int32)
 
-    def slots_of(self, codes: Codes) -> list[int]:
+    def slots_of(self, codes: Codes) -> Slots:
         """Return the row of each code, making rows for new ones."""
-        slots = self._slots
-        wanted = codes.tolist()
-        new = [code for code in dict.fromkeys(wanted) if code not in slots]
-        if new:
-            self._append(new)
-        return [slots[code] for code in wanted]
+        if len(codes) and (highest := int(codes.max())) >= len(self._slots):
+            more = max(highest + 1, len(self._slots) * 5 // 4) - len(self._slots)
+            self._slots = np.concatenate([self._slots, np.full(more, -1, np.int32)])
+        slots = self._slots[codes]
+        if (slots < 0).any():
+            self._append(np.unique(codes[slots < 0]))
+            slots = self._slots[codes]
+        return slots.astype(np.intp)
 
-    def add(
-        self, codes: Codes, columns: NDArray[np.intp], values: Sums, *, sign: int = 1
-    ) -> list[int]:
+    def add(self, codes: Codes, columns: NDArray[np.intp], values: Sums, *, sign: int = 1) -> Slots:
         """Add ``values`` [n, columns] to rows; ``codes`` may repeat. Return the rows."""
-        slots = self.slots_of(codes)
-        if len(slots) == 1:
-            self.sums[slots[0], columns] += sign * values[0]
-        elif len(set(slots)) == len(slots):
-            self.sums[np.array(slots)[:, None], columns] += sign * values
-        else:
+        touched = slots = self.slots_of(codes)
+        if len(slots) > 1:
             order = np.argsort(slots, kind="stable")
-            ordered = np.array(slots)[order]
-            firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-            totals = np.add.reduceat(values[order], firsts, axis=0)
-            self.sums[ordered[firsts][:, None], columns] += sign * totals
+            ordered = slots[order]
+            firsts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+            if len(firsts) + 1 < len(slots):
+                firsts = np.concatenate([[0], firsts])
+                values = np.add.reduceat(values[order], firsts, axis=0)
+                slots = ordered[firsts]
+        self.sums[slots[:, None], columns] += values if sign == 1 else sign * values
         self.touch(slots)
-        return slots
+        return touched
 
-    def add_histograms(self, added: HistogramRows) -> list[int]:
+    def add_histograms(self, added: HistogramRows) -> Slots:
         """Add counts per bucket; return the rows."""
         slots = self.slots_of(added.codes)
         places = added.histograms * BUCKETS + added.buckets
-        self._add_places(slots, places.tolist(), added.counts.tolist())
+        self._tallies.add(slots * self._width + places, added.counts)
         self.touch(slots)
         return slots
 
-    def _add_places(self, slots: list[int], places: list[int], counts: list[int]) -> None:
-        few, many = self._few, self._many
-        for slot, place, count in zip(slots, places, counts, strict=True):
-            if slot in many:
-                many[slot][place] += count
-                continue
-            known = few.setdefault(slot, {})
-            known[place] = known.get(place, 0) + count
-            if len(known) > FEW:
-                many[slot] = _dense(few.pop(slot), self.histograms)
+    @property
+    def _width(self) -> int:
+        return self.histograms * BUCKETS
 
     def counts_of(self, rows: NDArray[np.intp]) -> Counts:
-        """Return the counts of the given rows, named by their place in ``rows``."""
-        places, entries, dense = [], [], []
-        for place, slot in enumerate(rows.tolist()):
-            if slot in self._many:
-                places.append(place)
-                dense.append(self._many[slot])
-            else:
-                entries += [(place, *entry) for entry in self._few.get(slot, {}).items()]
-        sparse = np.array(entries, dtype=np.int64).reshape(-1, 3)
-        if not dense:
-            return sparse
-        stacked = np.stack(dense)
-        filled = np.nonzero(stacked)
-        found = (np.array(places)[filled[0]], filled[1], stacked[filled])
-        return np.concatenate([sparse, np.stack(found, axis=1)])
+        """Return the counts of the given rows, named by their place in ``rows``, in that order."""
+        numbers, counts = self._tallies.all()
+        if not len(numbers):
+            return np.empty((0, 3), np.int64)
+        firsts = np.searchsorted(numbers, rows * self._width)
+        lengths = np.searchsorted(numbers, (rows + 1) * self._width) - firsts
+        names = np.repeat(np.arange(len(rows)), lengths)
+        before = np.cumsum(lengths) - lengths
+        found = np.arange(len(names)) + (firsts - before)[names]
+        return np.stack([names, numbers[found] % self._width, counts[found]], axis=1)
 
-    def note_attributes(self, codes: Codes, times: list[int | None], values: list[str]) -> None:
+    def note_attributes(self, added: AttributeRows) -> None:
         """Keep the attributes of each key's newest event; of two at one instant the greater."""
-        for slot, time, value in zip(self.slots_of(codes), times, values, strict=True):
-            if time is None:
-                continue
-            known = (self.attribute_times.get(slot, _UNKNOWN_TIME), self.attributes.get(slot, ""))
-            if (time, value) > known:
-                self.attribute_times[slot], self.attributes[slot] = time, value
+        slots = self.slots_of(added.codes)
+        missing = len(self.codes) - len(self.attributes)
+        if missing:
+            unknown = np.full(missing, UNKNOWN_TIME)
+            self.attribute_times = np.concatenate([self.attribute_times, unknown])
+            self.attributes = np.concatenate([self.attributes, np.full(missing, None)])
+        known = self.attribute_times[slots]
+        newer = added.times > known
+        for place in np.flatnonzero((added.times == known) & (known != UNKNOWN_TIME)).tolist():
+            newer[place] = added.values[place] > self.attributes[slots[place]]
+        # Of several for one row the last is kept, and they are in order.
+        self.attribute_times[slots[newer]] = added.times[newer]
+        self.attributes[slots[newer]] = added.values[newer]
 
-    def touch(self, rows: list[int]) -> None:
+    def attributes_of(self, rows: NDArray[np.intp], unknown: str) -> list[str]:
+        """Return the attributes of rows, or what stands for unknown ones."""
+        if not len(self.attributes):
+            return [unknown] * len(rows)
+        # Rows may have come since attributes were last told of.
+        known = rows < len(self.attributes)
+        found = self.attributes[np.where(known, rows, 0)]
+        found[~known | (found == None)] = unknown  # noqa: E711 - of each of an array
+        return list(found.tolist())
+
+    def touch(self, rows: Slots) -> None:
         """Mark rows as changed."""
         self.dirty[rows] = True
         self.unsaved = True
@@ -177,16 +232,16 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes held, roughly."""
-        entries = sum(map(len, self._few.values())) + 2 * len(self.attributes)
-        dense = sum(counts.nbytes for counts in self._many.values())
-        return self.sums.nbytes + dense + 100 * (self.rows + entries) + 1_000
+        attributes = self.attribute_times.nbytes + self.attributes.nbytes
+        by_row = 6 * len(self.codes) + self.sums.nbytes + attributes
+        return by_row + self._slots.nbytes + self._tallies.nbytes + 1_500
 
-    def _append(self, codes: list[int]) -> None:
+    def _append(self, codes: Codes) -> None:
         rows = self.rows + len(codes)
         if rows > len(self.codes):
             self._grow_rows(max(rows, 2 * len(self.codes)))
         self.codes[self.rows : rows] = codes
-        self._slots.update(zip(codes, range(self.rows, rows), strict=True))
+        self._slots[codes] = np.arange(self.rows, rows)
         self.rows = rows
 
     def _grow_rows(self, length: int) -> None:
@@ -207,20 +262,28 @@ class Segment:
         counts: Counts,
         histograms: int,
     ) -> Segment:
-        """Return a segment of the given rows, in their order, none of them dirty."""
+        """Return a segment of the given rows and counts, in their order, none of them dirty."""
         segment = cls(start_ms, end_ms, sums.shape[1], histograms)
         segment.rows = len(codes)
         segment.codes, segment.sums, segment.revised = codes.copy(), sums.copy(), revised.copy()
         segment.dirty = np.zeros(len(codes), dtype=np.bool_)
-        segment._slots = {code: row for row, code in enumerate(codes.tolist())}
-        segment._add_places(*(column.tolist() for column in counts.T))
+        if len(codes):
+            segment._slots = np.full(int(codes.max()) + 1, -1, np.int32)
+            segment._slots[codes] = np.arange(len(codes))
+        if len(counts):
+            numbers = counts[:, 0] * segment._width + counts[:, 1]
+            segment._tallies = Tallies(*_summed(numbers, counts[:, 2]))
         return segment
 
 
-def _dense(counts: dict[int, int], histograms: int) -> Sums:
-    dense = np.zeros(histograms * BUCKETS, dtype=np.int64)
-    dense[list(counts)] = list(counts.values())
-    return dense
+def _summed(
+    numbers: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers, ascending and each once, with their counts added up."""
+    order = np.argsort(numbers)
+    numbers = numbers[order]
+    firsts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]]))
+    return numbers[firsts], np.add.reduceat(counts[order], firsts)
 
 
 _LENGTH = struct.Struct("<I")
@@ -250,8 +313,9 @@ def pack(segment: Segment) -> bytes:
             "histograms": segment.histograms,
             "counts": len(counts),
             "attributes": [
-                [slot, segment.attribute_times[slot], value]
-                for slot, value in segment.attributes.items()
+                [slot, int(segment.attribute_times[slot]), value]
+                for slot, value in enumerate(segment.attributes[:rows].tolist())
+                if value is not None
             ],
         }
     )
@@ -294,8 +358,10 @@ def unpack(packed: bytes) -> Segment:
     segment = Segment.restored(
         head.start_ms, head.end_ms, codes, sums, revised, counts, inner["histograms"]
     )
-    for slot, time, value in inner["attributes"]:
-        segment.attribute_times[slot], segment.attributes[slot] = time, value
+    if inner["attributes"]:
+        noted, times, values = zip(*inner["attributes"], strict=True)
+        known = AttributeRows(codes[list(noted)], np.array(times), np.array(values, np.object_))
+        segment.note_attributes(known)
     segment.final = set(head.final)
     segment.unsaved = False
     return segment

@@ -161,9 +161,9 @@ class KpiRecords:
         if not names:
             return self._key_parts([""] * rows, ())
         known = [
-            p.changed.segment.attributes.get(slot, nothing)
+            value
             for p in publications
-            for slot in p.changed.rows.tolist()
+            for value in p.changed.segment.attributes_of(p.changed.rows, nothing)
         ]
         return self._key_parts(known, names)
 

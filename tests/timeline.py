@@ -344,8 +344,9 @@ class Merged:
             total = Total(defaultdict(int, {name: value for name, value in sums if value}))
             for _, place, count in segment.counts_of(np.array([slot])).tolist():
                 total.histogram[place % BUCKETS] += count
-            if slot in segment.attributes:
-                total.attribute = (segment.attribute_times[slot], segment.attributes[slot])
+            (attribute,) = segment.attributes_of(np.array([slot]), "")
+            if attribute:
+                total.attribute = (int(segment.attribute_times[slot]), attribute)
             self.rows[row] = total
             final = len(changed.final) == len(changed.scope.sources)
             revised = bool(segment.revised[slot])

@@ -6,13 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors import segments
 from processors.histogram import BUCKETS
-from processors.segments import HistogramRows, Segment, pack, unpack
+from processors.segments import (
+    UNKNOWN_TIME,
+    AttributeRows,
+    HistogramRows,
+    Segment,
+    pack,
+    unpack,
+)
 from tests.laws import law
-
-# Both forms of histograms are met by few counts.
-segments.FEW = 3
 
 WIDTH = 3
 
@@ -51,8 +54,9 @@ def contents(segment: Segment) -> Contents:
     found = Contents(dict(zip(codes, segment.sums[: segment.rows].tolist(), strict=True)))
     for slot, place, count in segment.counts_of(np.arange(segment.rows)).tolist():
         found.histograms[codes[slot], *divmod(place, BUCKETS)] = count
-    for slot, value in segment.attributes.items():
-        found.attributes[codes[slot]] = (segment.attribute_times[slot], value)
+    for slot, value in enumerate(segment.attributes_of(np.arange(segment.rows), "")):
+        if value:
+            found.attributes[codes[slot]] = (int(segment.attribute_times[slot]), value)
     return found
 
 
@@ -78,8 +82,11 @@ def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
         place = (code, histogram, bucket)
         expected.histograms[place] = expected.histograms.get(place, 0) + count
     if notes:
-        codes, times, values = zip(*notes, strict=True)
-        segment.note_attributes(np.array(codes, np.int32), list(times), list(values))
+        known = sorted((UNKNOWN_TIME if t is None else t, v, code) for code, t, v in notes)
+        times, values, codes = zip(*known, strict=True)
+        segment.note_attributes(
+            AttributeRows(np.array(codes, np.int32), np.array(times), np.array(values, np.object_))
+        )
     for code, time, value in notes:
         expected.sums.setdefault(code, [0] * WIDTH)
         if time is not None:
