@@ -27,8 +27,8 @@ setup: $(VENV)/.dev ## Set up .venv with everything for development.
 demo: $(VENV)/.run ## Play a day through everything: DATA=FILE for recorded calls, ARGS=--exit-when-done.
 	@exec $(BIN)/andon demo $(if $(DATA),--data '$(DATA)') $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests; ARGS="-m 'not integration'" for the quick ones.
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run all tests, in two processes; ARGS="-m 'not integration'" for the quick ones.
+	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 faults: $(VENV)/.dev ## Kill, pause and cut everything for a quarter of an hour, and compare: SEED=n.
 	@exec $(BIN)/python -m tests.faults --seed $(SEED) $(ARGS)

@@ -80,6 +80,8 @@ class KafkaTransactions:
         except SystemError as problem:
             # The client raises a fatal error in the middle of a delivery report.
             raise FlushFailed(f"flush: {problem.__cause__ or problem}") from problem
+        except KafkaException as problem:
+            raise FlushFailed(f"flush: {self._reason_of(problem)}") from problem
         offsets = [
             TopicPartition(tp.topic, tp.partition, offset) for tp, offset in flush.offsets.items()
         ]
@@ -129,6 +131,14 @@ class KafkaTransactions:
                     raise
             else:
                 return
+
+    def _reason_of(self, problem: KafkaException) -> KafkaException:
+        # What is produced after a fatal error is refused without the reason: polling raises that.
+        try:
+            self._producer.poll(0)
+        except KafkaException as reason:
+            return reason
+        return problem
 
     def _on_delivery(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:

@@ -21,10 +21,16 @@ _STACK_FIXTURES = frozenset({"stack", "kafka", "redis_url", "settings", "clean_k
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, so that `-m "not integration"` is the quick half."""
+    """Mark what needs a server, so that `-m "not integration"` is the quick half.
+
+    What needs the servers of the run is one group: one process runs it, mostly waiting, while
+    another runs the rest. The faults have servers of their own.
+    """
     for item in items:
         if _STACK_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker("integration") and not item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,13 @@ from streams.records import Record
 from streams.transactions import FlushFailed, KafkaTransactions
 
 
-def test_a_fenced_worker_is_told_so(settings, new_topic):
-    """Its successor has taken its id over: the flush fails with the broker's own words."""
+@pytest.mark.parametrize("records", [1, 2_000, 200_000])
+def test_a_fenced_worker_is_told_so(records, settings, new_topic):
+    """Its successor has taken its id over: the flush fails with the broker's own words.
+
+    However far it comes before the broker has answered: with one record to the end, with very many
+    the answer is there before the last is produced.
+    """
     chosen, topic = settings(), new_topic("outputs")
 
     def opened() -> KafkaTransactions:
@@ -20,8 +25,8 @@ def test_a_fenced_worker_is_told_so(settings, new_topic):
     first, second = opened(), opened()
     first.start()
     second.start()
-    records = [Record(topic, 0, b"k", bytes(900)) for _ in range(2_000)]
-    flush = Flush(outputs=records, offsets={TP(topic, 0): 1})
+    outputs = [Record(topic, 0, b"k", bytes(900))] * records
+    flush = Flush(outputs=outputs, offsets={TP(topic, 0): 1})
 
     with pytest.raises(FlushFailed, match=r"fenced by (a )?newer"):
         first.commit(flush, Membership(1, "me"))
