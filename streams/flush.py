@@ -82,7 +82,8 @@ class Engine:
 
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
     rebuild, what is in the topics already: that is decided again, and not published again. One that
-    ``hurries`` publishes with checkpoints only: what readers have is newer than what it is at.
+    ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
+    would be replaced at once.
     """
 
     definitions: Definitions

@@ -111,8 +111,10 @@ class KpiRecords:
         together = np.concatenate(found)
         of = together[:, 1] // BUCKETS
         together[:, 1] %= BUCKETS
+        # Segments give them in the order of their rows and places, and so they are in order here.
+        row, bucket, count = together.T
         return {
-            name: SparseCounts.of(together[of == index], first)
+            name: SparseCounts(row[of == index], bucket[of == index], count[of == index], first)
             for index, name in enumerate(self._scope.histograms)
         }
 

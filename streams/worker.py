@@ -255,7 +255,7 @@ class Worker:
             await asyncio.sleep(_LOOK_EVERY_S)
             return
         now = time.monotonic()
-        self.engine.hurries = self.engine.published is not None and self._is_far_behind()
+        self.engine.hurries = self._is_far_behind()
         checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
         advances = self._due_advances(now)
         if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):

@@ -139,6 +139,19 @@ def _keys(flush: Flush) -> list[bytes | None]:
     return [record.key for record in flush.outputs if record.topic == "andon.kpis.v1"]
 
 
+def test_one_that_is_far_behind_publishes_with_checkpoints_only():
+    """What it would say in between is old, and its time is for getting on; nothing is left out."""
+    engine, eager = _engine(), _engine()
+    engine.hurries = True
+    batch = _batch(_event("a"))
+    quiet = engine.flush(_partials(engine.flush([batch], 10_000)), 10_000)
+    at_once = eager.flush(_partials(eager.flush([batch], 10_000)), 10_000)
+
+    assert [] == _keys(quiet)
+    assert not engine.is_due(20_000)
+    assert _keys(at_once) == _keys(engine.flush([], 20_000, checkpoint=True))
+
+
 def test_nothing_to_do_writes_nothing():
     """An idle worker leaves the log alone."""
     assert not _engine().flush([], 10_000)
