@@ -77,10 +77,7 @@ class KafkaTransactions:
         self._producer.begin_transaction()
         try:
             self._write(flush)
-        except SystemError as problem:
-            # The client raises a fatal error in the middle of a delivery report.
-            raise FlushFailed(f"flush: {problem.__cause__ or problem}") from problem
-        except KafkaException as problem:
+        except (SystemError, KafkaException) as problem:
             raise FlushFailed(f"flush: {self._reason_of(problem)}") from problem
         offsets = [
             TopicPartition(tp.topic, tp.partition, offset) for tp, offset in flush.offsets.items()
@@ -132,10 +129,18 @@ class KafkaTransactions:
             else:
                 return
 
-    def _reason_of(self, problem: KafkaException) -> KafkaException:
-        # What is produced after a fatal error is refused without the reason: polling raises that.
+    def _reason_of(self, problem: Exception) -> BaseException:
+        """Return why the client can go on no more, where it fails for that without saying it.
+
+        What is produced after a fatal error is refused, polling may raise it in the middle of a
+        delivery report and lose it, and with no transaction to save an abort only tells it.
+        """
+        if problem.__cause__ is not None:
+            return problem.__cause__
         try:
             self._producer.poll(0)
+            if isinstance(problem, SystemError) or problem.args[0].code() == KafkaError._FATAL:
+                self._producer.abort_transaction(1)
         except KafkaException as reason:
             return reason
         return problem
