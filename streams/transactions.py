@@ -139,7 +139,7 @@ class KafkaTransactions:
             return problem.__cause__
         try:
             self._producer.poll(0)
-            if isinstance(problem, SystemError) or problem.args[0].code() == KafkaError._FATAL:
+            if isinstance(problem, SystemError) or problem.args[0].code() == KafkaError._FATAL:  # noqa: SLF001
                 self._producer.abort_transaction(1)
         except KafkaException as reason:
             return reason
