@@ -223,6 +223,22 @@ class ScopeState:
     samples: dict[int, dict[tuple[int, str, SampleIds], int]] = field(default_factory=dict)
     ticked: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[str, int], int] = field(default_factory=dict)
+    _parts: list[tuple[str, ...]] = field(default_factory=list)
+    _ranks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def in_order(self, codes: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Return the places of codes in the order of their keys."""
+        if len(self._ranks) < len(self.keys):
+            order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+            self._ranks = np.empty(len(order), np.int64)
+            self._ranks[order] = np.arange(len(order))
+        return np.argsort(self._ranks[codes])
+
+    def parts_of(self, codes: NDArray[np.int32]) -> list[tuple[str, ...]]:
+        """Return the values of the key columns of each code."""
+        new = self.keys[len(self._parts) :]
+        self._parts += [tuple(key.split(KEY_SEPARATOR)) for key in new]
+        return [self._parts[code] for code in codes.tolist()]
 
     def codes_of(self, keys: Sequence[str]) -> NDArray[np.int32]:
         """Return the code of each key, giving new keys one."""
@@ -653,15 +669,13 @@ class Merge:
         filled = np.flatnonzero(running.sums[: running.rows].any(axis=1))
         if not len(filled) and _is_quiet(runtime.state):
             return []
-        codes = running.codes[filled]
-        keys = [state.keys[code] for code in codes.tolist()]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        kpis = self.plan.registry.evaluate(runtime.scope, running.sums[filled[order]], {})
+        filled = filled[state.in_order(running.codes[filled])]
+        kpis = self.plan.registry.evaluate(runtime.scope, running.sums[filled], {})
         return advance(
             runtime.group,
             runtime.state,
             tick_ms,
-            [tuple(keys[place].split(KEY_SEPARATOR)) for place in order],
+            state.parts_of(running.codes[filled]),
             kpis.values,
             kpis.n,
             self._samples(state, tick_ms - size, tick_ms),
@@ -677,16 +691,21 @@ class Merge:
                 runtime.running.add(codes, runtime.columns, values, sign=sign)
 
     def _samples(self, state: ScopeState, start_ms: int, end_ms: int) -> SamplesOf:
-        def newest(key: tuple[str, ...], sample_id: str) -> list[SampleIds]:
-            code = state.codes[KEY_SEPARATOR.join(key)]
-            found: Counter[SampleIds] = Counter()
+        found: dict[tuple[int, str], Counter[SampleIds]] = {}
+
+        def look() -> None:
             for start in range(start_ms, end_ms, state.pane_ms):
-                for (of, sample, ids), count in state.samples.get(start, {}).items():
-                    if of == code and sample == sample_id:
-                        found[ids] += count
+                for (code, sample, ids), count in state.samples.get(start, {}).items():
+                    found.setdefault((code, sample), Counter())[ids] += count
+
+        def newest(key: tuple[str, ...], sample_id: str) -> list[SampleIds]:
+            # Most ticks quote nothing.
+            if not found:
+                look()
+            counts = found.get((state.codes[KEY_SEPARATOR.join(key)], sample_id), Counter())
             keep = self.plan.registry.samples[sample_id].keep
             # What was taken back keeps its place: of older ones the counts may not be whole.
-            return [ids for ids in sorted(found, key=_newest_first)[:keep] if found[ids] > 0]
+            return [ids for ids in sorted(counts, key=_newest_first)[:keep] if counts[ids] > 0]
 
         return newest
 

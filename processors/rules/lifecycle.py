@@ -161,6 +161,7 @@ class _Tick:
     keys: Sequence[Key]
     figures: Figures
     samples: Samples
+    _rows: dict[tuple[str, ...], dict[Key, list[int]]] = field(default_factory=dict)
     _subjects: dict[tuple[str, ...], list[Key]] = field(default_factory=dict)
 
     def subjects(self, columns: tuple[str, ...]) -> list[Key]:
@@ -172,6 +173,17 @@ class _Tick:
                 list(zip(*parts, strict=True)) if at else [()] * len(self.keys)
             )
         return self._subjects[columns]
+
+    def rows(self, columns: tuple[str, ...]) -> dict[Key, list[int]]:
+        """Return the rows of each value of some key columns, in the order of their keys."""
+        if columns not in self._rows:
+            found: dict[Key, list[int]] = {}
+            for row, subject in enumerate(self.subjects(columns)):
+                found.setdefault(subject, []).append(row)
+            for rows in found.values():
+                rows.sort(key=self.keys.__getitem__)
+            self._rows[columns] = found
+        return self._rows[columns]
 
 
 class _RuleTick:
@@ -202,16 +214,10 @@ class _RuleTick:
                 del self.standings[subject]
 
     def _touched(self) -> dict[Key, list[int]]:
-        # The rows of those subjects alone, in the order of their keys: there may be thousands.
         subjects = self.tick.subjects(self.rule.subject)
-        touched: dict[Key, list[int]] = {subject: [] for subject in self.standings}
-        touched.update((subjects[row], []) for row in self.met_rows)
-        for row, subject in enumerate(subjects):
-            if subject in touched:
-                touched[subject].append(row)
-        for rows in touched.values():
-            rows.sort(key=self.tick.keys.__getitem__)
-        return touched
+        rows = self.tick.rows(self.rule.subject)
+        touched = {*self.standings, *(subjects[row] for row in self.met_rows)}
+        return {subject: rows.get(subject, []) for subject in touched}
 
     def _advance(
         self, subject: Key, standing: Standing, rows: list[int]
