@@ -164,8 +164,10 @@ class _Tick:
     _rows: dict[tuple[str, ...], dict[Key, list[int]]] = field(default_factory=dict)
     _subjects: dict[tuple[str, ...], list[Key]] = field(default_factory=dict)
 
-    def subjects(self, columns: tuple[str, ...]) -> list[Key]:
+    def subjects(self, columns: tuple[str, ...]) -> Sequence[Key]:
         """Return the value of some key columns for each row."""
+        if columns == self.group.scope.key:
+            return self.keys
         if columns not in self._subjects:
             at = [self.group.scope.key.index(column) for column in columns]
             parts = [[key[i] for key in self.keys] for i in at]
@@ -178,10 +180,10 @@ class _Tick:
         """Return the rows of each value of some key columns, in the order of their keys."""
         if columns not in self._rows:
             found: dict[Key, list[int]] = {}
-            for row, subject in enumerate(self.subjects(columns)):
-                found.setdefault(subject, []).append(row)
-            for rows in found.values():
-                rows.sort(key=self.keys.__getitem__)
+            ordered = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+            subjects = self.subjects(columns)
+            for row in ordered:
+                found.setdefault(subjects[row], []).append(row)
             self._rows[columns] = found
         return self._rows[columns]
 
