@@ -38,11 +38,12 @@ from processors.windows import window_end, window_starts
 #: Stands for the rule panes where a window's place in its scope is asked for.
 PANES = -1
 
-#: Segments at rest are packed once the others take more than this.
-HOT_BYTES = 48 * 1024 * 1024
+#: Segments at rest are packed once they take more than this.
+HOT_BYTES = 16 * 1024 * 1024
 
-#: Weighing all segments is not for every flush.
+#: A segment is at rest that nothing has touched since so many blocks, or new segments, ago.
 FREEZE_EVERY = 32
+FREEZE_OPENED = 512
 
 SamplesOf = Callable[[tuple[str, ...], str], list[SampleIds]]
 Place = tuple[int, int]  # index of the window in its scope (or PANES), start
@@ -140,29 +141,34 @@ class Frozen:
 
 @dataclass(slots=True)
 class SegmentStore:
-    """The segments of a scope; those not touched for long are kept packed."""
+    """The segments of a scope; those not touched for long are kept packed.
+
+    ``used`` are those touched since somebody last looked which are at rest.
+    """
 
     hot: dict[Place, Segment] = field(default_factory=dict)
     cold: dict[Place, Frozen] = field(default_factory=dict)
     dropped: set[Place] = field(default_factory=set)
+    used: set[Place] = field(default_factory=set)
 
     def __contains__(self, place: Place) -> bool:
         return place in self.hot or place in self.cold
 
     def get(self, place: Place) -> Segment | None:
-        """Return the segment, unpacked and newest in use, or None."""
-        segment = self.hot.pop(place, None)
+        """Return the segment, unpacked, or None."""
+        segment = self.hot.get(place)
         if segment is None and place in self.cold:
             frozen = self.cold.pop(place)
-            segment = unpack(frozen.packed)
+            self.hot[place] = segment = unpack(frozen.packed)
             segment.unsaved = frozen.unsaved
         if segment is not None:
-            self.hot[place] = segment
+            self.used.add(place)
         return segment
 
     def put(self, place: Place, segment: Segment) -> None:
         """Add a new segment."""
         self.hot[place] = segment
+        self.used.add(place)
         self.dropped.discard(place)
 
     def drop(self, place: Place) -> None:
@@ -172,9 +178,11 @@ class SegmentStore:
         self.dropped.add(place)
 
     def freeze(self, budget: int) -> None:
-        """Pack the longest unused segments until the others fit the budget."""
-        held = sum(segment.nbytes for segment in self.hot.values())
-        for place in list(self.hot):
+        """Pack segments not used since the last call until those at rest fit the budget."""
+        at_rest = self.hot.keys() - self.used
+        self.used.clear()
+        held = sum(self.hot[place].nbytes for place in at_rest)
+        for place in [place for place in self.hot if place in at_rest]:
             if held <= budget:
                 return
             segment = self.hot[place]
@@ -331,6 +339,7 @@ class Merge:
         self.too_late = 0
         self._in_part: set[tuple[str, int]] = set()
         self._settled = 0
+        self._opened = 0
         self.scopes = {
             scope.id: ScopeState(scope, _rule_pane_ms(plan.rules, scope))
             for scope in plan.registry.scopes
@@ -457,6 +466,7 @@ class Merge:
             return None
         segment = Segment(start, end, len(state.scope.sums), len(state.scope.histograms))
         state.segments.put(place, segment)
+        self._opened += 1
         self._make_due(state, place, segment.end_ms, segment.final)
         return segment
 
@@ -547,7 +557,8 @@ class Merge:
             for state in self.scopes.values():
                 self._drop_panes(state)
         self._settled += 1
-        if self._settled % FREEZE_EVERY == 0:
+        if self._settled % FREEZE_EVERY == 0 or self._opened >= FREEZE_OPENED:
+            self._opened = 0
             for state in self.scopes.values():
                 state.segments.freeze(HOT_BYTES // len(self.scopes))
         return outcomes
