@@ -42,8 +42,8 @@ PANES = -1
 HOT_BYTES = 16 * 1024 * 1024
 
 #: A segment is at rest that nothing has touched since so many blocks, or new segments, ago.
-FREEZE_EVERY = 32
-FREEZE_OPENED = 512
+FREEZE_EVERY = 16
+FREEZE_OPENED = 128
 
 SamplesOf = Callable[[tuple[str, ...], str], list[SampleIds]]
 Place = tuple[int, int]  # index of the window in its scope (or PANES), start

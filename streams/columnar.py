@@ -112,6 +112,10 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
 class RawRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     """Hands on aiokafka's own records: making another object of each took a third of all time."""
 
+    def __iter__(self) -> Any:
+        """Return what unpacks them itself: one call a record less."""
+        return self._records_iterator
+
     def _consumer_record(self, tp: Any, record: Any) -> Any:
         return record
 
