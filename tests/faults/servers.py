@@ -43,7 +43,7 @@ _PATIENT: Final = {"segment.ms": "604800000", "delete.retention.ms": "86400000"}
 _WAIT_S: Final = 30.0
 _WORTHWHILE: Final = 100
 # The share of superseded records that may lie in segments that have not ended.
-_MAY_STAY: Final = 0.1
+_MAY_STAY: Final = 0.5
 
 _Place = tuple[str, int, int]
 """Topic, partition and offset."""
@@ -114,16 +114,17 @@ class Servers:
     def eager_compaction(self) -> Iterator[Callable[[float], int]]:
         """Let changelogs be compacted as soon as they can be; as the catalogue says, afterwards.
 
-        Gives what waits, for so many seconds, until nine of ten records are gone that were
+        Gives what waits, for so many seconds, until half of the records are gone that were
         superseded at the beginning, and returns how many are. A segment ends when something is
-        appended after it is old enough, so only partitions count to which something has been,
-        meanwhile, and the last segments may keep what they have.
+        appended after it is old enough: only partitions count to which something has been since
+        then, and of these the last segments may keep what they have.
         """
         before = self._look()
         while len(before.superseded) < _WORTHWHILE:
             before = self._look()
         changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
         self._configure({topic.name: _EAGER for topic in changelogs})
+        before = _Changelogs(before.superseded, self._look().ends)
         try:
             yield lambda timeout_s: self._await_compaction(before, timeout_s)
         finally:
