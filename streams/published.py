@@ -77,7 +77,7 @@ def read_published(log: Log, definitions: Definitions, check: Callable[[], None]
         codec = definitions.codec(topic)
         for record in _records(log, topic, partitions[topic], check):
             if record.value:
-                value = codec.decode(record.value, record.headers)
+                value = codec.read(record.value, record.headers)
                 published.ids.add(UUID(id_of(value)).bytes)
     for topic in (LATE, DEAD_LETTERS):
         found: dict[TP, list[int]] = {}
@@ -95,7 +95,7 @@ def read_advances(log: Log, definitions: Definitions) -> dict[TP, list[Advance]]
     highest: dict[TP, dict[int, Advance]] = {}
     for records in log.read(WATERMARKS, range(definitions.catalogue[WATERMARKS].partitions)):
         for record in (each for found in records.values() for each in found):
-            value = codec.decode(record.value, record.headers)
+            value = codec.read(record.value, record.headers)
             advance = Advance(value["position"], value["watermark"], value["reason"])
             own = highest.setdefault(TP(value["topic"], value["partition"]), {})
             known = own.get(advance.position)
