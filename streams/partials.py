@@ -79,9 +79,11 @@ def partials_records(
 def _route(rows: pl.DataFrame, destinations: int) -> Iterator[tuple[int, pl.DataFrame]]:
     keys = rows["key"].to_list()
     found = np.fromiter(map(destination_of, keys, repeat(destinations)), np.int64, len(keys))
-    for destination in np.unique(found).tolist():
-        chosen = np.flatnonzero(found == destination)
-        yield destination, rows if len(chosen) == len(keys) else rows[chosen]
+    ordered = rows[np.argsort(found, kind="stable")]
+    counts = np.bincount(found, minlength=destinations)
+    firsts = np.cumsum(counts) - counts
+    for destination in np.flatnonzero(counts).tolist():
+        yield destination, ordered.slice(int(firsts[destination]), int(counts[destination]))
 
 
 def _pieces(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
