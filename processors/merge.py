@@ -271,6 +271,9 @@ class GroupRuntime:
     next_tick_ms: int | None = None
 
 
+#: Before any pane: the start where there is none.
+_NEVER = np.iinfo(np.int64).min
+
 Outcome = Firing | Suppressed
 Chosen = NDArray[np.intp] | None  # None: all rows
 
@@ -487,11 +490,9 @@ class Merge:
         )
 
     def _add_panes(self, state: ScopeState, section: Section, rows: Rows) -> None:
-        on_time = section.rows["rule"].is_not_null().to_numpy()
-        panes = section.rows["rule"].fill_null(0).to_numpy()
-        on_time &= panes >= self._ticked(state, section.source)
-        kept = np.flatnonzero(on_time)
-        starts = (panes - panes % state.pane_ms)[kept]
+        panes = _filled(section.rows["rule"], _NEVER)
+        kept = np.flatnonzero(panes >= max(self._ticked(state, section.source), _NEVER + 1))
+        starts = panes[kept] - panes[kept] % state.pane_ms
         for start, chosen in _by_start(starts):
             segment = state.segments.get((PANES, start))
             if segment is None:
@@ -806,6 +807,11 @@ def _by_start(starts: NDArray[np.int64]) -> Iterator[tuple[int, Chosen]]:
         yield int(starts[chosen[0]]), chosen
 
 
+def _filled(column: pl.Series, null: int) -> NDArray[np.int64]:
+    # Each expression over a series costs as much as thousands of its rows.
+    return np.asarray(column.to_arrow().fill_null(null))
+
+
 def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
     rows = section.rows
     if section.kind == "histogram":
@@ -820,7 +826,7 @@ def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
     values = np.stack([rows[name].to_numpy() for name in names], axis=1)
     if "attribute" not in rows.columns:
         return SumAddition(codes, columns, values, None)
-    times = rows["attribute_time"].fill_null(UNKNOWN_TIME).to_numpy()
+    times = _filled(rows["attribute_time"], UNKNOWN_TIME)
     names_of = np.array(rows["attribute"].to_list(), np.object_)
     return SumAddition(codes, columns, values, AttributeRows(codes, times, names_of))
 
