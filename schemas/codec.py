@@ -8,7 +8,7 @@ over after a record. What that pass refuses is cut in halves until the bad recor
 import io
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -61,6 +61,15 @@ class Decoded:
     frame: pl.DataFrame
     index: Index
     rejected: list[Rejected]
+
+    def of(self, start: int, stop: int) -> "Decoded":
+        """Return what came of the input values [start, stop), as if there had been no others."""
+        first, last = np.searchsorted(self.index, [start, stop]).tolist()
+        return Decoded(
+            self.frame.slice(first, last - first),
+            self.index[first:last] - start,
+            [replace(r, index=r.index - start) for r in self.rejected if start <= r.index < stop],
+        )
 
 
 @dataclass(slots=True)

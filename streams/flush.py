@@ -31,7 +31,7 @@ from schemas.headers import cloud_event_headers
 from streams.basis import Basis
 from streams.columnar import Batch, Membership
 from streams.definitions import Definitions
-from streams.fold import FoldStage, Taken, fold_topic, immediate_actions
+from streams.fold import FoldStage, Taken, fold_topic, immediate_actions, take_together
 from streams.merge import Decided, MergeStage
 from streams.partials import Writer, destination_of, partials_records
 from streams.publish import KpiRecords, Publication
@@ -176,18 +176,18 @@ class Engine:
     ) -> None:
         taken: dict[str, list[Taken]] = {}
         stretches: dict[TP, Stretch] = {}
-        for tp, stage in self.folds.items():
-            start = stage.position
-            if tp in batches:
-                found = stage.take(batches[tp])
-                taken.setdefault(tp.topic, []).append(found)
+        starts = {tp: stage.position for tp, stage in self.folds.items()}
+        for topic, tps in self._by_topic(batches).items():
+            taken[topic] = take_together([(self.folds[tp], batches[tp]) for tp in tps])
+            for tp, found in zip(tps, taken[topic], strict=True):
                 flush.outputs += self._unpublished(found.aside)
                 flush.events += sum(len(batch.records) for batch in batches[tp])
                 stretches[tp] = found.stretch
+        for tp, stage in self.folds.items():
             if tp in advances and advances[tp].position == stage.position:
                 # Of a partition that has moved meanwhile it is not true any more.
                 stage.advance(advances[tp])
-                stretches[tp] = stage.stretch(start)
+                stretches[tp] = stage.stretch(starts[tp])
                 flush.outputs += self._advance_record(tp, advances[tp])
         if not stretches:
             return
@@ -207,6 +207,14 @@ class Engine:
             self.folds[tp].announced |= stretch.tells_time
             self.folds[tp].begun = True
             flush.offsets[tp] = self.folds[tp].position
+
+    def _by_topic(self, batches: Mapping[TP, list[Batch]]) -> dict[str, list[TP]]:
+        """Return the input partitions that batches are of, by topic."""
+        found: dict[str, list[TP]] = {}
+        for tp in self.folds:
+            if tp in batches:
+                found.setdefault(tp.topic, []).append(tp)
+        return found
 
     def _writer(self) -> Writer:
         definitions, partitions = self.definitions, self._partitions(PARTIALS)

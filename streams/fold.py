@@ -123,16 +123,19 @@ class FoldStage:
 
     def take(self, batches: Sequence[Batch]) -> Taken:
         """Decode and decide about the batches' records, in their order; move the state on."""
-        start = self.state.position
+        (taken,) = take_together([(self, batches)])
+        return taken
+
+    def accept(self, batches: Sequence[Batch]) -> list[Any]:
+        """Move the position on, and return the records that were not taken before."""
         records: list[Any] = []
         for batch in batches:
             records += trimmed(self.state.position, batch)
             self.state.position = max(self.state.position, batch.after)
-        decoded = self.codec.columns(
-            [record.value for record in records],
-            [record.timestamp for record in records],
-            [record.headers for record in records],
-        )
+        return records
+
+    def decide(self, start: int, records: list[Any], decoded: Decoded) -> Taken:
+        """Decide about accepted records, which follow position ``start``; move the state on."""
         for rejected in decoded.rejected:
             self.reasons[rejected.reason] = self.reasons.get(rejected.reason, 0) + 1
         kept = self._kept(records, decoded) if self.plan.topic.restatable else None
@@ -223,6 +226,26 @@ class FoldStage:
                 for row in np.flatnonzero(expired)
             ),
         ]
+
+
+def take_together(several: Sequence[tuple[FoldStage, Sequence[Batch]]]) -> list[Taken]:
+    """Take the batches of each of several partitions of one topic.
+
+    All are decoded at once: that costs as much for one record as for hundreds.
+    """
+    starts = [stage.position for stage, _ in several]
+    accepted = [stage.accept(batches) for stage, batches in several]
+    records = [record for own in accepted for record in own]
+    decoded = several[0][0].codec.columns(
+        [record.value for record in records],
+        [record.timestamp for record in records],
+        [record.headers for record in records],
+    )
+    taken, first = [], 0
+    for (stage, _), start, own in zip(several, starts, accepted, strict=True):
+        taken.append(stage.decide(start, own, decoded.of(first, first + len(own))))
+        first += len(own)
+    return taken
 
 
 def fold_topic(plan: InputPlan, taken: Sequence[Taken]) -> list[Section]:

@@ -136,6 +136,24 @@ def test_many_bad_records_of_all_kinds_leave_the_good_ones_in_order():
     assert [Rejected(2 * i + 1, *b[1:]) for i, b in enumerate(BAD.values())] == decoded.rejected
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["good", *BAD]), max_size=8), st.integers(0, 8))
+def test_what_came_of_some_values_is_as_if_there_had_been_no_others(names, cut):
+    """Several partitions are decoded at once, and each is told of its own records alone."""
+    values = [GOOD if name == "good" else BAD[name][0] for name in names]
+    cut = min(cut, len(values))
+    together = INTERACTIONS.columns(values, [])
+
+    for start, stop in ((0, cut), (cut, len(values))):
+        part, alone = together.of(start, stop), INTERACTIONS.columns(values[start:stop], [])
+        assert alone.index.tolist() == part.index.tolist()
+        assert alone.frame.equals(part.frame)
+        # How a text words what it found may depend on the neighbours.
+        assert [(r.index, r.reason) for r in alone.rejected] == [
+            (r.index, r.reason) for r in part.rejected
+        ]
+
+
 def test_a_broker_without_append_times_limits_no_event_time():
     """Where the append time is unknown, nothing is in the future."""
     far = INTERACTIONS.encode(record("interaction", "answered", event_time=4_000_000_000_000))
