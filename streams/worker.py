@@ -120,6 +120,7 @@ class Worker:
         self._checkpointed = time.monotonic()
         self._measured = 0.0
         self._looked = 0.0
+        self._input_ended = False
 
     # -- what the transport and the agents call -------------------------------------------------
 
@@ -422,7 +423,8 @@ class Worker:
     def _due_advances(self, now: float) -> dict[TP, Advance]:
         """Return the advances of partitions that have been quiet for long enough."""
         advances: dict[TP, Advance] = {}
-        if now - self._looked < QUIET_LOOK_S:
+        # After the end a further advance says nothing, and its partials nobody would wait for.
+        if self._input_ended or now - self._looked < QUIET_LOOK_S:
             return advances
         self._looked = now
         for tp, stage in self.engine.folds.items():
@@ -473,6 +475,7 @@ class Worker:
 
     async def _end(self) -> None:
         """Log that nothing older than now is to come, let that pass through, and be done."""
+        self._input_ended = True
         now_ms = _now_ms()
         advances = {
             tp: Advance(

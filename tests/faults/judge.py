@@ -55,7 +55,8 @@ def _of_verify(report: Report, sent: int) -> Iterator[str]:
     for account in report.accounts:
         if not account.balances:
             yield f"verify: {account} does not add up"
-    if (consumed := report.account()["consumed"]) != sent:
+    # A client that does not know whether a record has arrived may send it once more.
+    if (consumed := report.account()["consumed"]) < sent:
         yield f"account: {consumed} events consumed, expected the {sent} that were sent"
     for lag in report.lags:
         yield f"verify: {lag.records} records of {lag.topic}-{lag.partition} not processed"

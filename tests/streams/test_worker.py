@@ -14,6 +14,7 @@ from streams.flush import Flush
 from streams.published import Published
 from streams.records import Record
 from streams.settings import Settings
+from streams.state import Advance
 from streams.worker import AHEAD_MS, TooManyDeadLetters, Worker
 
 PLACE = TP(INTERACTIONS, 0)
@@ -83,6 +84,19 @@ def test_a_stream_of_dead_letters_stops_the_worker():
 
     with pytest.raises(TooManyDeadLetters, match=r"6 of 10 records are dead letters, expected"):
         judging._check_dead_letters()
+
+
+def test_quiet_partitions_are_advanced_until_the_input_has_ended():
+    """What announces an advance after that would lie there, not processed, when the worker ends."""
+    waiting = worker(Transactions(), idle_timeout_s=5)
+    waiting._consumer = SimpleNamespace(fetch_state=lambda _: (7, 7))
+    waiting.engine.folds[PLACE] = SimpleNamespace(announced=True, position=7, watermark_ms=0)
+    waiting._last_batch[PLACE] = 100.0
+    before = waiting._due_advances(110.0)
+    waiting._input_ended = True
+
+    assert {PLACE: Advance(7, 10_000, "IDLE")} == before
+    assert {} == waiting._due_advances(120.0)
 
 
 def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
