@@ -30,7 +30,7 @@ demo: $(VENV)/.run ## Play a day through everything: DATA=FILE for recorded call
 test: $(VENV)/.dev ## Run all tests, in two processes; ARGS="-m 'not integration'" for the quick ones.
 	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-faults: $(VENV)/.dev ## Kill, pause and cut everything for a quarter of an hour, and compare: SEED=n.
+faults: $(VENV)/.dev ## Kill, pause and cut everything for twenty minutes, and compare: SEED=n.
 	@exec $(BIN)/python -m tests.faults --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and format.

@@ -223,12 +223,6 @@ class Segment:
         """Return the rows that changed since they were last published."""
         return np.flatnonzero(self.dirty[: self.rows])
 
-    def merge(self, other: Segment, *, sign: int) -> None:
-        """Add (or take away, with sign -1) all sums of another segment of the same scope."""
-        if other.rows:
-            columns = np.arange(self.sums.shape[1])
-            self.add(other.codes[: other.rows], columns, other.sums[: other.rows], sign=sign)
-
     @property
     def nbytes(self) -> int:
         """Bytes held, roughly."""

@@ -4,7 +4,6 @@ With ANDON_KAFKA_BOOTSTRAP_SERVERS or ANDON_REDIS_URL set, those are used instea
 """
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.local.stack import Stack, StackAddresses
 from streams.settings import Settings, load_settings
+from tests.waiting import wait_until
 
 _STACK_FIXTURES = frozenset({"stack", "kafka", "redis_url", "settings", "clean_kafka", "new_topic"})
 
@@ -133,21 +133,22 @@ def clean_kafka(kafka: str, kafka_admin: AdminClient) -> str:
 
 def _delete_groups(admin: AdminClient) -> None:
     """Delete all consumer groups; killed members are members until their session ends."""
-    deadline = time.monotonic() + 60
-    while groups := [group.group_id for group in admin.list_consumer_groups().result(30).valid]:
-        for deleted in admin.delete_consumer_groups(groups).values():
+
+    def are_gone() -> bool:
+        groups = [group.group_id for group in admin.list_consumer_groups().result(30).valid]
+        for deleted in admin.delete_consumer_groups(groups).values() if groups else ():
             try:
                 deleted.result(30)
             except KafkaException as problem:
-                in_use = problem.args[0].code() == KafkaError.NON_EMPTY_GROUP
-                if not in_use or time.monotonic() > deadline:
+                if problem.args[0].code() != KafkaError.NON_EMPTY_GROUP:
                     raise
-        time.sleep(0.1)
+        return not groups
+
+    wait_until(are_gone, "all consumer groups are empty and deleted")
 
 
 def _wait_for_topics(admin: AdminClient, settled: Callable[[set[str]], bool]) -> None:
     """Wait for the metadata: the controller answers before the broker has heard of it."""
-    deadline = time.monotonic() + 30
-    while not settled(set(admin.list_topics(timeout=30).topics)):
-        assert time.monotonic() < deadline, "the broker's metadata did not follow"
-        time.sleep(0.02)
+    wait_until(
+        lambda: settled(set(admin.list_topics(timeout=30).topics)), "the broker's metadata follow"
+    )

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,14 +184,3 @@ def _normal(text: str) -> str:
     if code := re.search(r"^(\w+): .*?\bcode=(\w+)", text):
         return f"{code[1]}: {code[2]}"
     return re.sub(r"[0-9a-f]{12,}|\d+(\.\d+)?", "#", text)[:_REASON_LENGTH]
-
-
-def wait_until(
-    holds: Callable[[], bool], what: str, timeout_s: float, every_s: float = _LOOK_S
-) -> None:
-    """Return when it holds; raise TimeoutError that says what did not come."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(every_s)

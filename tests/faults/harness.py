@@ -11,7 +11,7 @@ from typing import Final
 from schemas.catalogue import load_catalogue
 from streams.cli.children import Children
 from streams.settings import PREFIX, Settings
-from tests.faults.crew import Crew, wait_until
+from tests.faults.crew import Crew
 from tests.faults.judge import Judgement, judged
 from tests.faults.link import Link
 from tests.faults.load import Kind, Load
@@ -21,6 +21,7 @@ from tests.faults.report import Recovery, Report
 from tests.faults.sender import Sender
 from tests.faults.servers import Servers
 from tests.faults.watch import Watch
+from tests.waiting import wait_until
 
 _CREW: Final = 2
 _TRICKLE: Final = 40.0

@@ -12,12 +12,13 @@ from random import Random
 from typing import Final
 
 from streams.sources.events import seeded
-from tests.faults.crew import Crew, wait_until
+from tests.faults.crew import Crew
 from tests.faults.link import Link, Request
 from tests.faults.plan import Fault, Moment, Step
 from tests.faults.report import Recovery
 from tests.faults.servers import Servers
 from tests.faults.watch import Mark, Watch
+from tests.waiting import wait_until
 
 PATIENCE_S: Final = 180.0
 _LONGEST_CREW: Final = 3

@@ -26,8 +26,8 @@ from deploy.local.valkey import Valkey
 from schemas.catalogue import Catalogue, create_topics
 from schemas.client import read_all
 from streams.settings import Settings, cache_dir
-from tests.faults.crew import wait_until
 from tests.faults.judge import delivered
+from tests.waiting import wait_until
 
 _BROKER: Final = {
     "log.cleaner.backoff.ms": "300",
@@ -119,9 +119,7 @@ class Servers:
         appended after it is old enough: only partitions count to which something has been since
         then, and of these the last segments may keep what they have.
         """
-        before = self._look()
-        while len(before.superseded) < _WORTHWHILE:
-            before = self._look()
+        before = wait_until(self._worth_compacting, "records to compact", _WAIT_S, every_s=0.5)
         changelogs = [topic for topic in self._catalogue.topics if topic.name in self._changelogs]
         self._configure({topic.name: _EAGER for topic in changelogs})
         before = _Changelogs(before.superseded, self._look().ends)
@@ -151,6 +149,8 @@ class Servers:
     def _await_compaction(self, before: _Changelogs, timeout_s: float) -> int:
         ends = self._look().ends
         due = {each for each in before.superseded if ends[each[:2]] > before.ends[each[:2]]}
+        if not due:
+            raise TimeoutError("compaction: nothing was appended to any changelog, expected some")
         left: Set[_Place] = due
 
         def gone() -> bool:
@@ -164,6 +164,10 @@ class Servers:
             where = dict(Counter(topic for topic, _, _ in left))
             raise TimeoutError(f"{late}: left of {len(due)} records: {where}") from None
         return len(due) - len(left)
+
+    def _worth_compacting(self) -> _Changelogs | None:
+        found = self._look()
+        return found if len(found.superseded) >= _WORTHWHILE else None
 
     def _look(self) -> _Changelogs:
         """Read the changelogs as they are."""

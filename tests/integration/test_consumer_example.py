@@ -19,7 +19,8 @@ import schemas
 from schemas.catalogue import ACTIONS, create_topics, load_catalogue
 from schemas.codec import Codec
 from schemas.registry import FileRegistry
-from tests.integration.workers import wait_until
+from tests.integration.workers import PATIENCE_S
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 CODEC = Codec("action", FileRegistry(), ACTIONS)
@@ -92,11 +93,15 @@ def test_an_action_has_its_effect_once_however_often_it_is_read(planner):
     ids = [action["action_id"] for action in actions]
     publish(planner.settings, *actions[:3])
     planner.start()
-    wait_until(lambda: planner.rows("conversations") == sorted(ids[:3]), "three conversations")
+    wait_until(
+        lambda: planner.rows("conversations") == sorted(ids[:3]), "three conversations", PATIENCE_S
+    )
     planner.kill()
 
     publish(planner.settings, actions[1], actions[0] | {"status": "WITHDRAWN"}, actions[3])
     planner.start("planner-again")
 
-    wait_until(lambda: len(planner.rows("taken")) == 5, "four actions and a withdrawal taken")
+    wait_until(
+        lambda: len(planner.rows("taken")) == 5, "four actions and a withdrawal taken", PATIENCE_S
+    )
     assert sorted(ids[1:]) == planner.rows("conversations")

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from streams.settings import load_settings
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 MONTH = ROOT / "../shared/data/anonymous_bank_feb1999.tsv.gz"
@@ -179,11 +180,8 @@ def test_a_killed_demo_leaves_no_process_behind(demo):
     killed = demo()
     killed.wait_for("playing")
     killed.end(signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while killed.left_behind() and time.monotonic() < deadline:
-        time.sleep(0.1)
 
-    assert [] == killed.left_behind()
+    wait_until(lambda: [] == killed.left_behind(), "all that it had started ends")
 
 
 def test_a_file_of_another_format_is_refused_before_anything_starts(demo, tmp_path):

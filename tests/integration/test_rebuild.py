@@ -29,7 +29,8 @@ from schemas.registry import FileRegistry
 from streams.sources.generated_day import generate_day
 from streams.verify import verify
 from streams.verify.explain import explain
-from tests.integration.workers import PATIENCE_S, Workers, processed, wait_until
+from tests.integration.workers import PATIENCE_S, Workers, processed
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SEED = 7
@@ -133,7 +134,7 @@ def test_a_rebuild_decides_the_same_and_publishes_no_action_twice(decided, tmp_p
     slowly = {"ANDON_FLUSH_MAX_EVENTS": "1000", "ANDON_CHECKPOINT_INTERVAL_S": "1"}
     interrupted = Rebuilding(changed, log, **slowly)
     total = processed(decided)
-    wait_until(lambda: 0 < processed(decided) < total, "the rebuild is on its way")
+    wait_until(lambda: 0 < processed(decided) < total, "the rebuild is on its way", PATIENCE_S)
     interrupted.kill()
     assert first.keys() <= {message.key() for message in published(decided, KPIS)}
 

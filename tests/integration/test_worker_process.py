@@ -30,6 +30,7 @@ from schemas.codec import Codec
 from schemas.registry import FileRegistry
 from streams.settings import Settings
 from tests.builders import NOON_MS, record
+from tests.waiting import wait_until
 
 PATIENCE_S = 60
 PARTITION = 0
@@ -108,7 +109,7 @@ class Workers:
 
     def port(self, process: subprocess.Popen[bytes]) -> int:
         """Return the port of its metrics, once it tells."""
-        started = wait_for(lambda: _line(self.told(process), "worker_started"), "the worker")
+        started = wait_until(lambda: _line(self.told(process), "worker_started"), "the worker")
         return int(started["metrics"].split(":")[2].split("/")[0])
 
     def _log(self, number: int) -> Path:
@@ -123,14 +124,6 @@ class Workers:
 def _line(told: str, event: str) -> Any:
     lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     return next((line for line in lines if line.get("event") == event), None)
-
-
-def wait_for(find: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := find()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def ask(port: int, path: str) -> int:
@@ -167,7 +160,7 @@ def workers(chosen: Settings, tmp_path: Path) -> Iterator[Workers]:
     made.end()
     admin = AdminClient(chosen.kafka_client())
     group = chosen.application_id
-    wait_for(lambda: members(admin, group) == 0, "the group is empty")
+    wait_until(lambda: members(admin, group) == 0, "the group is empty")
 
 
 def members(admin: AdminClient, group: str) -> int:
@@ -211,7 +204,7 @@ def test_a_fetcher_that_has_stalled_ends_the_worker(workers, send):
     """
     process = workers.start(FETCHES_ONCE)
     port = workers.port(process)
-    wait_for(lambda: ask(port, "/readyz") == 200, "readiness")
+    wait_until(lambda: ask(port, "/readyz") == 200, "readiness")
     send(3)
     code, line, _ = ends(workers, process)
 
@@ -251,7 +244,7 @@ def test_a_broker_that_does_not_answer_ends_the_worker(workers, chosen, send):
     process = workers.start()
     port = workers.port(process)
     # With a transaction on its way, that would tell of it first.
-    wait_for(lambda: time.time() - last_flush_s(port) > 3, "quiet")
+    wait_until(lambda: time.time() - last_flush_s(port) > 3, "quiet")
     broker = psutil.Process(_listener(chosen))
     broker.suspend()
     try:
@@ -289,13 +282,13 @@ def test_a_worker_is_ready_while_it_has_its_partitions_and_healthy_throughout(wo
         healthy.append(ask(port, "/healthz"))
         return ask(port, "/readyz") == status
 
-    wait_for(partial(answers, workers.port(leaver), 200), "readiness")
+    wait_until(partial(answers, workers.port(leaver), 200), "readiness")
     heir = workers.port(workers.start(ANDON_STALL_TIMEOUT_S="60"))
     at_first = ask(heir, "/readyz")
-    wait_for(partial(answers, heir, 200), "readiness of the second")
+    wait_until(partial(answers, heir, 200), "readiness of the second")
     leaver.terminate()
-    wait_for(partial(answers, heir, 503), "the rebalance")
-    wait_for(partial(answers, heir, 200), "readiness after the rebalance")
+    wait_until(partial(answers, heir, 503), "the rebalance")
+    wait_until(partial(answers, heir, 200), "readiness after the rebalance")
 
     assert (503, {200}) == (at_first, set(healthy))
 

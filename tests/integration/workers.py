@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -69,11 +67,3 @@ def members(settings: Settings) -> int:
         if problem.args[0].code() not in NO_COORDINATOR:
             raise
         return 0
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Return when it holds; fail after a while."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
-        time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from tests.sinks.builders import (
     kpi_record,
     record_name,
 )
+from tests.waiting import wait_until
 
 SERIES = "andon:kpi:queue|billing|TUMBLING:1800000"
 
@@ -91,13 +91,6 @@ def delivering(topics: Topics, client: redis.Redis, group: str) -> Iterator[Deli
     assert [] == failures
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in a minute"
-        time.sleep(0.05)
-
-
 def versions(client: redis.Redis) -> dict[int, int]:
     """Window start -> version, of the queue of these tests."""
     return {
@@ -121,8 +114,8 @@ def test_records_and_actions_arrive(topics, client, group):
     topics.send_raw(topics.actions, "queue|billing", ACTION_CODEC.encode(action("a1")))
 
     with delivering(topics, client, group) as delivery:
-        wait_for(lambda: delivery.progress.applied == {topics.kpis: 1, topics.actions: 1})
-        wait_for(lambda: delivery.ready() == (True, "0 records behind"))
+        wait_until(lambda: delivery.progress.applied == {topics.kpis: 1, topics.actions: 1})
+        wait_until(lambda: delivery.ready() == (True, "0 records behind"))
 
     assert {TEN_OCLOCK_MS: 3} == versions(client)
     assert [b"a1"] == client.zrange("andon:actions:open", 0, -1)
@@ -136,20 +129,20 @@ def test_what_cannot_be_decoded_is_counted_and_passed(topics, client, group):
     topics.send(kpi_record())
 
     with delivering(topics, client, group) as delivery:
-        wait_for(is_there(client, {TEN_OCLOCK_MS: 1}))
-        wait_for(lambda: delivery.progress.rejected.get(topics.kpis) == 1)
+        wait_until(is_there(client, {TEN_OCLOCK_MS: 1}))
+        wait_until(lambda: delivery.progress.rejected.get(topics.kpis) == 1)
 
 
 def test_a_delivery_goes_on_where_redis_is(topics, client, group):
     """The second process reads only what the first has not written, whatever its group says."""
     topics.send(kpi_record(version=1))
     with delivering(topics, client, group):
-        wait_for(is_there(client, {TEN_OCLOCK_MS: 1}))
-        wait_for(lambda: client.hget("andon:delivery:positions", f"{topics.kpis}/0") == b"1")
+        wait_until(is_there(client, {TEN_OCLOCK_MS: 1}))
+        wait_until(lambda: client.hget("andon:delivery:positions", f"{topics.kpis}/0") == b"1")
     topics.send(kpi_record(version=2))
 
     with delivering(topics, client, group + "-other") as delivery:
-        wait_for(is_there(client, {TEN_OCLOCK_MS: 2}))
+        wait_until(is_there(client, {TEN_OCLOCK_MS: 2}))
 
     assert {topics.kpis: 1} == delivery.progress.consumed
 
@@ -161,11 +154,11 @@ def test_an_emptied_redis_is_filled_again(topics, client, group):
     topics.send(kpi_record(version=4), half_past)
 
     with delivering(topics, client, group) as delivery:
-        wait_for(is_there(client, expected))
-        wait_for(lambda: client.hget("andon:delivery:positions", f"{topics.kpis}/0"))
+        wait_until(is_there(client, expected))
+        wait_until(lambda: client.hget("andon:delivery:positions", f"{topics.kpis}/0"))
         client.flushdb()
-        wait_for(is_there(client, expected))
-        wait_for(lambda: client.get("andon:delivery:source"))
+        wait_until(is_there(client, expected))
+        wait_until(lambda: client.get("andon:delivery:source"))
 
     assert delivery.progress.rewound >= 1
 
@@ -181,10 +174,10 @@ def test_redis_may_be_away_and_come_back_empty(topics, group):
         client = redis.Redis(port=port, socket_timeout=5, retry=None)
         topics.send(kpi_record(version=1))
         with delivering(topics, client, group) as delivery:
-            wait_for(is_there(client, {TEN_OCLOCK_MS: 1}))
+            wait_until(is_there(client, {TEN_OCLOCK_MS: 1}))
             first.stop()
-            wait_for(lambda: delivery.ready() == (False, "redis does not answer"))
+            wait_until(lambda: delivery.ready() == (False, "redis does not answer"))
             topics.send(kpi_record(start_ms=half_past_ms, version=2))
             servers.enter_context(ValkeyServer(port=port))
-            wait_for(is_there(client, {TEN_OCLOCK_MS: 1, half_past_ms: 2}))
-            wait_for(lambda: delivery.ready()[0])
+            wait_until(is_there(client, {TEN_OCLOCK_MS: 1, half_past_ms: 2}))
+            wait_until(lambda: delivery.ready()[0])

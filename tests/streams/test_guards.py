@@ -1,8 +1,6 @@
 """State that cannot be gone on from is refused at recovery, with what to do; nothing is mixed."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +23,7 @@ from streams.recovery import Recovery, Refused
 from streams.state import STATE_FORMAT
 from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
 from tests.simulation.log import MemoryLog, MemoryTransactions
+from tests.waiting import wait_until
 
 SOURCE, MERGE = TP(INTERACTIONS, 0), TP(PARTIALS, 0)
 OURS = small_definitions()
@@ -174,22 +173,15 @@ def test_a_merge_without_its_state_begins_at_the_beginning_or_not_at_all():
 # -- on a real broker -----------------------------------------------------------------------------
 
 
-def _wait(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_topic_that_is_made_anew_has_another_id(settings, new_topic, kafka_admin):
     """The broker tells, by an id that lives as long as the topic."""
     name = new_topic("again")
     log = KafkaLog(settings().kafka_client())
     first, same = log.topic_id(name), log.topic_id(name)
     kafka_admin.delete_topics([name])[name].result(30)
-    _wait(lambda: name not in kafka_admin.list_topics(timeout=30).topics)
+    wait_until(lambda: name not in kafka_admin.list_topics(timeout=30).topics, "it is gone")
     kafka_admin.create_topics([NewTopic(name, 1)])[name].result(30)
-    _wait(lambda: name in kafka_admin.list_topics(timeout=30).topics)
+    wait_until(lambda: name in kafka_admin.list_topics(timeout=30).topics, "it is there")
 
     assert first == same != log.topic_id(name)
     assert len(first) == 22
