@@ -14,12 +14,8 @@ from streams.bench.scenarios import DEPLOY, load_scenarios
 from streams.bench.send import outgoing, send_paced
 from streams.bench.watch import kpi_records
 from streams.verify import verify
-from tests.integration.workers import (
-    PATIENCE_S,
-    Workers,
-    processed,
-    wait_until,
-)
+from tests.integration.workers import PATIENCE_S, Workers, processed
+from tests.waiting import wait_until
 
 RATE = 1_000
 EVENTS = 45_000
