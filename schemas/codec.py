@@ -199,7 +199,7 @@ class Codec:
     def columns(
         self,
         values: Sequence[bytes | None],
-        append_times_ms: Sequence[int],
+        append_times_ms: Sequence[int] | Index,
         headers: Sequence[Headers] | None = None,
     ) -> Decoded:
         """Return a batch's valid records as columns of the newest version, the rest as reasons.
@@ -331,7 +331,7 @@ class Codec:
         order = np.argsort(index)
         return Decoded(pl.concat(found.frames)[order], index[order], found.rejected)
 
-    def _checked(self, decoded: Decoded, append_times_ms: Sequence[int]) -> Decoded:
+    def _checked(self, decoded: Decoded, append_times_ms: Sequence[int] | Index) -> Decoded:
         """Move rows that break the contract, or lie in the future, to the rejected ones."""
         problems: dict[int, RecordError] = dict(self._future(decoded, append_times_ms))
         problems |= self._checks.violations(decoded.frame)
@@ -345,7 +345,9 @@ class Codec:
         rejected = sorted(found.rejected, key=lambda rejected: rejected.index)
         return Decoded(decoded.frame.filter(keep), decoded.index[keep], rejected)
 
-    def _future(self, decoded: Decoded, append_times_ms: Sequence[int]) -> dict[int, FutureTime]:
+    def _future(
+        self, decoded: Decoded, append_times_ms: Sequence[int] | Index
+    ) -> dict[int, FutureTime]:
         if "event_time" not in self.contract.columns or not len(append_times_ms):
             return {}
         appended = np.asarray(append_times_ms, np.int64)[decoded.index]

@@ -181,7 +181,7 @@ class Engine:
             taken[topic] = take_together([(self.folds[tp], batches[tp]) for tp in tps])
             for tp, found in zip(tps, taken[topic], strict=True):
                 flush.outputs += self._unpublished(found.aside)
-                flush.events += sum(len(batch.records) for batch in batches[tp])
+                flush.events += found.count
                 stretches[tp] = found.stretch
         for tp, stage in self.folds.items():
             if tp in advances and advances[tp].position == stage.position:

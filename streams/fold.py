@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ from schemas.catalogue import DEAD_LETTERS, LATE
 from schemas.codec import Codec, Decoded
 from schemas.errors import Reason
 from schemas.headers import schema_key
-from streams.columnar import Batch
+from streams.columnar import Batch, read_together
 from streams.dead_letters import dead_letter, late_event
 from streams.definitions import Definitions, InputPlan
-from streams.records import Record
+from streams.records import Record, Records, joined
 from streams.state import Advance, Progress, Saved, SourceBlocks
 
 OFFSET = "_offset"
@@ -46,8 +47,8 @@ class PositionGap(Exception):
     """Records between our progress and a fetched batch are missing."""
 
 
-def trimmed(position: int, batch: Batch) -> list[Any]:
-    """Return the batch's records from ``position`` on.
+def trimmed(position: int, batch: Batch) -> Records:
+    """Return the records from ``position`` on of a batch that is read.
 
     Raises :class:`PositionGap` if the batch begins after it.
     """
@@ -56,19 +57,19 @@ def trimmed(position: int, batch: Batch) -> list[Any]:
             f"{batch.tp.topic}[{batch.tp.partition}]: found a batch from {batch.before}, expected "
             f"one from {position}: restart the worker; if it comes back, rebuild"
         )
-    if batch.before == position:
-        return batch.records
-    return [record for record in batch.records if record.offset >= position]
+    assert isinstance(batch.records, Records)
+    return batch.records.between(position, batch.after)
 
 
 @dataclass(slots=True)
 class Taken:
-    """What one flush takes from one input partition.
+    """What one flush takes from one input partition: so many records.
 
     ``applied`` has, of a restatable topic, the versions before each event behind the events.
     """
 
     stretch: Stretch
+    count: int
     applied: pl.DataFrame
     aside: list[Record]
     append_time_ms: int | None
@@ -126,15 +127,15 @@ class FoldStage:
         (taken,) = take_together([(self, batches)])
         return taken
 
-    def accept(self, batches: Sequence[Batch]) -> list[Any]:
+    def accept(self, batches: Sequence[Batch]) -> Records:
         """Move the position on, and return the records that were not taken before."""
-        records: list[Any] = []
+        records: list[Records] = []
         for batch in batches:
-            records += trimmed(self.state.position, batch)
+            records.append(trimmed(self.state.position, batch))
             self.state.position = max(self.state.position, batch.after)
-        return records
+        return joined(records)
 
-    def decide(self, start: int, records: list[Any], decoded: Decoded) -> Taken:
+    def decide(self, start: int, records: Records, decoded: Decoded) -> Taken:
         """Decide about accepted records, which follow position ``start``; move the state on."""
         for rejected in decoded.rejected:
             self.reasons[rejected.reason] = self.reasons.get(rejected.reason, 0) + 1
@@ -143,9 +144,10 @@ class FoldStage:
         admission = admit(self.state, decoded.frame, len(records), lateness, kept, reached)
         return Taken(
             self.stretch(start),
+            len(records),
             self._applied(admission, decoded, records),
             self._aside(records, decoded, admission.expired, admission.watermarks),
-            min((record.timestamp for record in records), default=None),
+            int(records.timestamps.min()) if len(records) else None,
         )
 
     def stretch(self, start: int) -> Stretch:
@@ -159,12 +161,12 @@ class FoldStage:
         if advance.reason != "EMPTY":
             self.state.advance(advance.watermark_ms)
 
-    def _reached(self, records: list[Any], decoded: Decoded) -> list[tuple[int, int]]:
+    def _reached(self, records: Records, decoded: Decoded) -> list[tuple[int, int]]:
         """Return what is to be made once more on the way to the position, by row of the frame."""
         count = sum(advance.position <= self.state.position for advance in self.to_make)
         due, self.to_make = self.to_make[:count], self.to_make[count:]
         self.advances += due
-        offsets = np.array([records[i].offset for i in decoded.index.tolist()], dtype=np.int64)
+        offsets = records.offsets[decoded.index]
         rows = np.searchsorted(offsets, [advance.position for advance in due])
         return [(row, due[i].watermark_ms) for i, row in enumerate(rows.tolist())]
 
@@ -179,11 +181,12 @@ class FoldStage:
             tuple(self.advances),
         )
 
-    def _kept(self, records: list[Any], decoded: Decoded) -> list[bytes]:
+    def _kept(self, records: Records, decoded: Decoded) -> list[bytes]:
         """Return each row's record with all in it that reading it takes."""
+        values, headers = records.values, records.headers
         return [
-            records[i].value
-            if schema_key(records[i].headers) is None
+            values[i]
+            if schema_key(headers[i]) is None
             else self.codec.encode(decoded.frame.row(row, named=True))
             for row, i in enumerate(decoded.index.tolist())
         ]
@@ -198,13 +201,12 @@ class FoldStage:
             )
         return decoded.frame
 
-    def _applied(self, admission: Admission, decoded: Decoded, records: list[Any]) -> pl.DataFrame:
+    def _applied(self, admission: Admission, decoded: Decoded, records: Records) -> pl.DataFrame:
         watermarks = pl.Series(WATERMARK, admission.watermarks, pl.Int64)
         frame = decoded.frame.with_columns(watermarks)
         if any(self.definitions.rules.immediate(plan.source) for plan in self.plan.folds):
-            offsets = np.array([record.offset for record in records], dtype=np.int64)
             frame = frame.with_columns(
-                pl.Series(OFFSET, offsets[decoded.index], pl.Int64),
+                pl.Series(OFFSET, records.offsets[decoded.index], pl.Int64),
                 pl.lit(self.partition).alias(PARTITION),
             )
         if self.plan.topic.restatable:
@@ -213,7 +215,7 @@ class FoldStage:
         return frame if applied.all() else frame.filter(pl.Series(applied))
 
     def _aside(
-        self, records: list[Any], decoded: Any, expired: Any, watermarks: Any
+        self, records: Records, decoded: Decoded, expired: Any, watermarks: Any
     ) -> list[Record]:
         dead = self.definitions.catalogue[DEAD_LETTERS].partitions
         late = self.definitions.catalogue[LATE].partitions
@@ -234,13 +236,10 @@ def take_together(several: Sequence[tuple[FoldStage, Sequence[Batch]]]) -> list[
     All are decoded at once: that costs as much for one record as for hundreds.
     """
     starts = [stage.position for stage, _ in several]
-    accepted = [stage.accept(batches) for stage, batches in several]
-    records = [record for own in accepted for record in own]
-    decoded = several[0][0].codec.columns(
-        [record.value for record in records],
-        [record.timestamp for record in records],
-        [record.headers for record in records],
-    )
+    read = iter(read_together([batch for _, batches in several for batch in batches]))
+    accepted = [stage.accept([*islice(read, len(batches))]) for stage, batches in several]
+    records = joined(accepted)
+    decoded = several[0][0].codec.columns(records.values, records.timestamps, records.headers)
     taken, first = [], 0
     for (stage, _), start, own in zip(several, starts, accepted, strict=True):
         taken.append(stage.decide(start, own, decoded.of(first, first + len(own))))

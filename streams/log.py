@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from confluent_kafka import IsolationLevel, Producer, TopicCollection, TopicPartition, Uuid
@@ -11,31 +10,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from schemas.client import list_offsets, offset_ranges, read_all
+from streams.records import Fetched
 
 _TIMEOUT_S = 30
 _NO_ID = str(Uuid(0, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A record read back, in the form in which the transport hands records over."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-
-    @classmethod
-    def of(cls, message: Any) -> Fetched:
-        """Return a librdkafka message in this form."""
-        return cls(
-            message.offset(),
-            message.timestamp()[1],
-            message.key(),
-            message.value(),
-            message.headers() or (),
-        )
 
 
 class Log(Protocol):
@@ -67,6 +45,16 @@ class Log(Protocol):
 
     def end_transactions(self, transactional_ids: Sequence[str]) -> None:
         """End whatever is open under the ids of writers that are gone; a live one is fenced."""
+
+
+def _fetched(message: Any) -> Fetched:
+    return Fetched(
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        message.headers() or (),
+    )
 
 
 def topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:
@@ -116,7 +104,7 @@ class KafkaLog:
         for messages in read_all(client, topic, partitions=partitions, begin=begin, end=end):
             found: dict[int, list[Fetched]] = {}
             for message in messages:
-                found.setdefault(int(message.partition() or 0), []).append(Fetched.of(message))
+                found.setdefault(int(message.partition() or 0), []).append(_fetched(message))
             yield found
 
     def end_transactions(self, transactional_ids: Sequence[str]) -> None:

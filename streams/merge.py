@@ -9,7 +9,7 @@ from typing import Any
 from processors.merge import Merge, Outcome
 from schemas.catalogue import PARTIALS
 from schemas.codec import Codec
-from streams.columnar import Batch
+from streams.columnar import Batch, read_together
 from streams.definitions import Definitions
 from streams.fold import trimmed
 from streams.partials import block_of
@@ -74,16 +74,16 @@ class MergeStage:
         restart, lead to the same decisions: those were published, and are not made twice.
         """
         decided: list[Decided] = []
-        for batch in batches:
-            for record in trimmed(self.merge.position, batch):
-                self._apply(record.value)
+        for batch in read_together(batches):
+            for value in trimmed(self.merge.position, batch).values:
+                self._apply(value)
                 for outcome in self.merge.settle():
                     as_of = self.merge.seen_by_rules(outcome.rule.scope.id)
                     decided.append(Decided(outcome, as_of))
             self.merge.position = max(self.merge.position, batch.after)
         return decided
 
-    def _apply(self, value: bytes) -> None:
+    def _apply(self, value: bytes | None) -> None:
         record = self.codec.read(value)
         if record["epoch"] > self.epoch:
             raise NewerEpoch(

@@ -22,8 +22,8 @@ from processors.actions import decision_id
 from schemas.catalogue import ACTIONS, DEAD_LETTERS, LATE, SUPPRESSIONS, WATERMARKS
 from schemas.headers import ERRORS
 from streams.definitions import Definitions
-from streams.log import Fetched, Log
-from streams.records import Record
+from streams.log import Log
+from streams.records import Fetched, Record
 from streams.state import Advance
 
 _IDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

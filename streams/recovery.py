@@ -27,9 +27,10 @@ from streams.basis import Basis, misfits
 from streams.columnar import Batch
 from streams.flush import Engine
 from streams.fold import FoldStage
-from streams.log import Fetched, Log
+from streams.log import Log
 from streams.merge import MergeStage
 from streams.published import read_advances, read_published
+from streams.records import Fetched, Records
 from streams.state import (
     Advance,
     Progress,
@@ -294,7 +295,7 @@ class Recovery:
 def _take(stage: FoldStage | MergeStage, tp: TP, records: list[Fetched], after: int) -> None:
     if after > stage.position:
         nbytes = sum(len(record.value or b"") for record in records)
-        stage.take([Batch(tp, stage.position, after, list(records), 0, nbytes)])
+        stage.take([Batch(tp, stage.position, after, Records.of(records), 0, nbytes)])
 
 
 def _advance(stage: FoldStage | MergeStage, advance: Advance) -> None:

@@ -11,6 +11,7 @@ from streams.columnar import Batch, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine
 from streams.fold import PositionGap
+from streams.records import Records
 from streams.recovery import PATIENCE_S, Recovery
 from streams.state import Advance
 from tests.simulation.log import Fenced, MemoryLog, MemoryTransactions
@@ -118,7 +119,8 @@ class Group:
             after, records = self.log.fetch(tp, before, most)
             if records:
                 node.positions[tp] = after
-                node.pending.append(Batch(tp, before, after, records, self.log.generation, 0))
+                found = Records.of(records)
+                node.pending.append(Batch(tp, before, after, found, self.log.generation, 0))
 
     def flush(
         self,

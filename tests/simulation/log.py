@@ -13,8 +13,7 @@ from faust.types import TP
 
 from streams.columnar import Membership
 from streams.flush import Flush, group_metadata
-from streams.log import Fetched
-from streams.records import Record
+from streams.records import Fetched, Record
 
 #: How long a broker of ours lets a transaction be open.
 TRANSACTION_TIMEOUT_S = 10.0

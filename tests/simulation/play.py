@@ -355,7 +355,7 @@ def _fetch_to(group: Group, node: Node, tp: TP, position: int) -> None:
         group.fetch(node, [tp], 1)
         if node.pending and node.pending[-1].after > position:
             batch = node.pending[-1]
-            assert all(record.offset < position for record in batch.records)
+            assert (batch.records.offsets < position).all()
             node.pending[-1] = type(batch)(
                 batch.tp, batch.before, position, batch.records, batch.generation, 0
             )

@@ -33,7 +33,7 @@ from streams.columnar import (
 from streams.definitions import load_definitions
 from streams.flush import Flush, NotAMember, group_metadata, no_membership
 from streams.fold import PositionGap, trimmed
-from streams.records import Record
+from streams.records import Record, Records
 from streams.settings import Settings
 from streams.transactions import FlushFailed, KafkaTransactions
 from streams.worker import Worker
@@ -402,7 +402,7 @@ async def test_records_are_thrown_away_after_the_position_has_moved(
     assert 6 == await _drop(plain, plain._thread._consumer)
     assert 5 == await _drop(consumer, client)
     with pytest.raises(PositionGap, match=r"found a batch from 6, expected one from 5"):
-        trimmed(5, Batch(P0, 6, 7, [record_at(6)], 7, 0))
+        trimmed(5, Batch(P0, 6, 7, Records.of([]), 7, 0))
 
 
 async def test_resuming_goes_to_the_groups_committed_offset(

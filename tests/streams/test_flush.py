@@ -8,8 +8,8 @@ from schemas.catalogue import PARTIALS, WATERMARKS
 from streams.columnar import Batch, Membership
 from streams.flush import Engine, Flush, NotAMember, group_metadata, no_membership
 from streams.fold import FoldStage, PositionGap, trimmed
-from streams.log import Fetched
 from streams.merge import MergeStage
+from streams.records import Fetched, Records
 from streams.state import Advance, Saved
 from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
 
@@ -30,7 +30,7 @@ def _engine() -> Engine:
 
 def _batch(*values: bytes, tp: TP = SOURCE, before: int = 0) -> Batch:
     records = [Fetched(before + n, NOON_MS, None, value, ()) for n, value in enumerate(values)]
-    return Batch(tp, before, before + len(values), records, 3, 0)
+    return Batch(tp, before, before + len(values), Records.of(records), 3, 0)
 
 
 def _event(name: str) -> bytes:
@@ -190,8 +190,8 @@ def test_a_batch_that_overlaps_progress_is_trimmed_and_a_gap_stops_the_partition
     """Positions before and after tell what Faust may have thrown away."""
     batch = _batch(b"x", b"y", b"z", before=5)
 
-    assert [5, 6, 7] == [record.offset for record in trimmed(5, batch)]
-    assert [7] == [record.offset for record in trimmed(7, batch)]
-    assert [] == trimmed(9, batch)
+    assert [5, 6, 7] == trimmed(5, batch).offsets.tolist()
+    assert [7] == trimmed(7, batch).offsets.tolist()
+    assert 0 == len(trimmed(9, batch))
     with pytest.raises(PositionGap, match=r"found a batch from 5, expected one from 4"):
         trimmed(4, batch)

@@ -18,7 +18,7 @@ from streams.definitions import Definitions
 from streams.flush import Engine
 from streams.log import KafkaLog
 from streams.merge import ForeignDefinitions
-from streams.records import Record
+from streams.records import Record, Records
 from streams.recovery import Recovery, Refused
 from streams.state import STATE_FORMAT
 from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
@@ -55,7 +55,7 @@ class Run:
         """Take so many records of a partition through a flush."""
         before = engine.positions[tp]
         after, records = self.log.fetch(tp, before, most)
-        flush = engine.flush([Batch(tp, before, after, records, 1, 0)], NOON_MS)
+        flush = engine.flush([Batch(tp, before, after, Records.of(records), 1, 0)], NOON_MS)
         list(MemoryTransactions(self.log, "worker").steps(flush, Membership(1, "me")))
 
     def worked(self, definitions: Definitions = OURS) -> "Run":

@@ -6,7 +6,7 @@ from faust.types import TP
 from schemas.catalogue import LATE
 from streams.columnar import Batch, Membership
 from streams.flush import Engine
-from streams.records import Record
+from streams.records import Record, Records
 from streams.recovery import Recovery, Refused, Superseded
 from streams.state import Advance, rebuild_entry
 from tests.builders import INTERACTIONS, NOON_MS, record, small_definitions
@@ -34,7 +34,7 @@ class Run:
         """Take so many records; commit, or stop before a step."""
         before = engine.positions[SOURCE]
         after, records = self.log.fetch(SOURCE, before, most)
-        batch = Batch(SOURCE, before, after, records, 1, 0)
+        batch = Batch(SOURCE, before, after, Records.of(records), 1, 0)
         flush = engine.flush([batch], NOON_MS, **options)
         steps = MemoryTransactions(self.log, engine.transactional_id).steps(
             flush, Membership(1, "me")
@@ -91,7 +91,7 @@ def test_a_commit_that_comes_while_the_successor_waits_counts():
     run = Run()
     first = run.recover("first")
     _, records = run.log.fetch(SOURCE, 0, 2)
-    flush = first.flush([Batch(SOURCE, 0, 2, records, 1, 0)], NOON_MS)
+    flush = first.flush([Batch(SOURCE, 0, 2, Records.of(records), 1, 0)], NOON_MS)
     commit = MemoryTransactions(run.log, "first").steps(flush, Membership(1, "me"))
     for _ in range(len(flush.records) + 2):
         next(commit)

@@ -17,8 +17,8 @@ from schemas.headers import VALUE_SCHEMA_ID, prefix
 from streams.columnar import Batch
 from streams.flush import Engine, Flush
 from streams.fold import FoldStage, KeptUnreadable
-from streams.log import Fetched
 from streams.published import Published
+from streams.records import Fetched, Records
 from streams.state import Saved, read_saved
 from tests.builders import EVALUATIONS, NOON_MS, record, small_definitions
 from tests.laws import cut, law
@@ -43,7 +43,7 @@ def _batch(start: int, events: Sequence[Event], *, in_headers: bool = False) -> 
             headers = [(VALUE_SCHEMA_ID, b"\0" + value[1:5])]
             value = value[5:]
         records.append(Fetched(offset, NOON_MS * 2, None, value, headers))
-    return Batch(SOURCE, start, start + len(records), records, 1, 0)
+    return Batch(SOURCE, start, start + len(records), Records.of(records), 1, 0)
 
 
 def _actions(flush: Flush) -> list[dict[str, Any]]:

@@ -1,13 +1,17 @@
 """A transport without a broker: a worker's hooks in plain fields, and a client that has records."""
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from faust.types import TP
 
-from streams.columnar import Hooks, Membership
+from streams.columnar import Answer, Hooks, Membership, RecordBatch
+from streams.records import Fetched
 
 T0, T1, T2 = (TopicPartition("events", partition) for partition in range(3))
 P0, P1, P2 = (TP("events", partition) for partition in range(3))
@@ -66,5 +70,38 @@ class FakeClient:
         return {tp: records for tp, records, _ in ready}
 
 
-def record_at(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, value=b"value", timestamp=1_000, timestamp_type=1)
+def batch_of(
+    *records: Fetched, codec: int = 0, append_time_ms: int | None = None, producer_id: int = -1
+) -> bytes:
+    """Return records as a record batch, of a transaction if there is a producer's id."""
+    base = records[0].offset
+    transactional = int(producer_id >= 0)
+    builder = DefaultRecordBatchBuilder(2, codec, transactional, producer_id, 0, 0, 1 << 30)
+    for record in records:
+        delta = record.offset - base
+        headers = [*record.headers]
+        builder.append(delta, record.timestamp, record.key, record.value, headers)
+    return _placed(bytes(builder.build()), base, append_time_ms)
+
+
+def marker_of(producer_id: int, offset: int, *, abort: bool) -> bytes:
+    """Return the marker that ends a transaction, as a broker writes it."""
+    key = struct.pack(">hh", 0, 0 if abort else 1)
+    record = Fetched(offset, 0, key, struct.pack(">hi", 0, 0), ())
+    return _placed(batch_of(record, producer_id=producer_id), offset, None, 0x20)
+
+
+def _placed(batch: bytes, base: int, append_time_ms: int | None, bits: int = 0) -> bytes:
+    """Do what a broker does with a producer's batch: set offsets, and times if they are its own."""
+    changed = bytearray(batch)
+    changed[:8] = struct.pack(">q", base)
+    changed[22] |= bits
+    if append_time_ms is not None:
+        changed[22] |= 0x08
+        changed[35:43] = struct.pack(">q", append_time_ms)
+    changed[17:21] = struct.pack(">I", calc_crc32c(bytes(changed[21:])))
+    return bytes(changed)
+
+
+def record_at(offset: int) -> RecordBatch:
+    return Answer(batch_of(Fetched(offset, 1_000, None, b"value", ()))).next_batch()
