@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from math import gcd
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from processors.fold import Section
+from processors.histogram import BUCKETS
 from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
 from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
@@ -177,17 +178,18 @@ class SegmentStore:
         self.cold.pop(place, None)
         self.dropped.add(place)
 
-    def freeze(self, budget: int) -> None:
-        """Pack segments not used since the last call until those at rest fit the budget."""
-        at_rest = self.hot.keys() - self.used
+    def freeze(self, budget: int, changed: Collection[Place]) -> None:
+        """Pack segments not used since the last call until those at rest fit the budget.
+
+        Those with rows to publish are left as they are.
+        """
+        at_rest = self.hot.keys() - self.used - set(changed)
         self.used.clear()
         held = sum(self.hot[place].nbytes for place in at_rest)
         for place in [place for place in self.hot if place in at_rest]:
             if held <= budget:
                 return
             segment = self.hot[place]
-            if segment.dirty_rows().size:
-                continue
             held -= segment.nbytes
             self.cold[place] = Frozen(pack(segment), segment.unsaved)
             del self.hot[place]
@@ -250,22 +252,27 @@ class ScopeState:
 
     def codes_of(self, keys: Sequence[str]) -> NDArray[np.int32]:
         """Return the code of each key, giving new keys one."""
-        codes = self.codes
-        for key in keys:
-            if key not in codes:
-                codes[key] = len(self.keys)
-                self.keys.append(key)
-        return np.fromiter((codes[key] for key in keys), np.int32, len(keys))
+        found = list(map(self.codes.get, keys))
+        if None in found:
+            for key in keys:
+                if key not in self.codes:
+                    self.codes[key] = len(self.keys)
+                    self.keys.append(key)
+            found = list(map(self.codes.get, keys))
+        return np.array(found, np.int32)
 
 
 @dataclass(slots=True)
 class GroupRuntime:
-    """Rules that look at the same window of a scope, and how far they have come."""
+    """Rules that look at the same window of a scope, and how far they have come.
+
+    ``own`` is 1 for each sum of the scope that their sources add to, 0 for the others.
+    """
 
     group: RuleGroup
     scope: Scope
     sources: frozenset[str]
-    columns: NDArray[np.intp]
+    own: NDArray[np.int64]
     state: GroupState
     running: Segment
     next_tick_ms: int | None = None
@@ -283,23 +290,18 @@ class SumAddition:
     """Sums of a section as arrays, to be added to the windows that its panes lie in."""
 
     codes: NDArray[np.int32]
-    columns: NDArray[np.intp]
     values: NDArray[np.int64]
     attributes: AttributeRows | None
 
-    def count(self, chosen: Chosen) -> int:
-        """Return how many rows are chosen."""
-        return len(self.codes) if chosen is None else len(chosen)
+    def codes_of(self, chosen: Chosen) -> NDArray[np.int32]:
+        """Return the codes of the chosen rows."""
+        return self.codes if chosen is None else self.codes[chosen]
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> NDArray[np.intp]:
-        """Add the chosen rows; return the segment's rows."""
-        if chosen is None:
-            touched = segment.add(self.codes, self.columns, self.values)
-        else:
-            touched = segment.add(self.codes[chosen], self.columns, self.values[chosen])
+    def add_to(self, segment: Segment, chosen: Chosen) -> None:
+        """Add the chosen rows."""
+        segment.add(self.codes_of(chosen), self.values if chosen is None else self.values[chosen])
         if self.attributes is not None:
             segment.note_attributes(_some(self.attributes, chosen))
-        return touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +310,13 @@ class HistogramAddition:
 
     rows: HistogramRows
 
-    def count(self, chosen: Chosen) -> int:
-        """Return how many rows are chosen."""
-        return len(self.rows.codes) if chosen is None else len(chosen)
+    def codes_of(self, chosen: Chosen) -> NDArray[np.int32]:
+        """Return the codes of the chosen rows."""
+        return self.rows.codes if chosen is None else self.rows.codes[chosen]
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> NDArray[np.intp]:
-        """Add the chosen rows; return the segment's rows."""
-        return segment.add_histograms(_some(self.rows, chosen))
+    def add_to(self, segment: Segment, chosen: Chosen) -> None:
+        """Add the chosen rows."""
+        segment.add_histograms(_some(self.rows, chosen))
 
 
 _Columns = TypeVar("_Columns", HistogramRows, AttributeRows)
@@ -431,33 +433,35 @@ class Merge:
 
     def _add(self, section: Section) -> None:
         state = self.scopes[section.scope]
-        section = _ordered(section)
         codes = state.codes_of(section.rows["key"].to_list())
         if section.kind == "samples":
             self._add_samples(state, section.source, section.rows, codes)
             return
-        rows = _rows_of(state.scope, section, codes)
-        panes = section.rows["pane"].to_numpy()
+        order = np.argsort(codes, kind="stable")
+        rows = _rows_of(state.scope, section, codes, order)
+        panes, which = np.unique(section.rows["pane"].to_numpy()[order], return_inverse=True)
         for index, window in enumerate(state.scope.windows):
             for starts in window_starts(
                 panes, window.kind, window.size_ms, window.hop_ms, self.plan.registry.zone
             ):
-                for start, chosen in _by_start(starts):
+                for start, chosen in _by_start(starts, which):
                     self._add_window(state, section.source, (index, start), rows, chosen)
         if section.kind == "sums" and section.source in self._reading[section.scope]:
-            self._add_panes(state, section, rows)
+            self._add_panes(
+                state, section.source, rows, _filled(section.rows["rule"], _NEVER)[order]
+            )
 
     def _add_window(
         self, state: ScopeState, source: str, place: Place, rows: Rows, chosen: Chosen
     ) -> None:
         segment = state.segments.get(place) or self._open(state, place)
         if segment is None:
-            self.too_late += rows.count(chosen)
+            self.too_late += len(rows.codes_of(chosen))
             return
-        touched = rows.add_to(segment, chosen)
+        rows.add_to(segment, chosen)
         state.changed.add(place)
         if source in segment.final:
-            segment.revised[touched] = True
+            segment.revise(rows.codes_of(chosen))
 
     def _open(self, state: ScopeState, place: Place) -> Segment | None:
         """Make the segment of a window; None if the window is over for good."""
@@ -489,17 +493,17 @@ class Merge:
             if source in scope.sources
         )
 
-    def _add_panes(self, state: ScopeState, section: Section, rows: Rows) -> None:
-        panes = _filled(section.rows["rule"], _NEVER)
-        kept = np.flatnonzero(panes >= max(self._ticked(state, section.source), _NEVER + 1))
+    def _add_panes(
+        self, state: ScopeState, source: str, rows: Rows, panes: NDArray[np.int64]
+    ) -> None:
+        kept = np.flatnonzero(panes >= max(self._ticked(state, source), _NEVER + 1))
         starts = panes[kept] - panes[kept] % state.pane_ms
-        for start, chosen in _by_start(starts):
+        for start, chosen in _by_start(*np.unique(starts, return_inverse=True)):
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
                 state.segments.put((PANES, start), segment)
             rows.add_to(segment, kept if chosen is None else kept[chosen])
-            segment.dirty[:] = False
 
     def _add_samples(
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
@@ -561,7 +565,7 @@ class Merge:
         if self._settled % FREEZE_EVERY == 0 or self._opened >= FREEZE_OPENED:
             self._opened = 0
             for state in self.scopes.values():
-                state.segments.freeze(HOT_BYTES // len(self.scopes))
+                state.segments.freeze(HOT_BYTES // len(self.scopes), state.changed)
         return outcomes
 
     def _make_final(self, state: ScopeState, source: str) -> None:
@@ -604,7 +608,7 @@ class Merge:
             window = state.scope.windows[place[0]]
             final = frozenset(segment.final)
             yield Changed(state.scope, window, segment, rows, keys, final, watermark)
-            segment.dirty[:] = False
+            segment.clean()
             if len(final) == len(state.scope.sources):
                 state.segments.drop(place)
 
@@ -614,12 +618,12 @@ class Merge:
         scope = group.scope
         sources = frozenset(source for kpi in _kpis_of(group) for source in scope.kpis[kpi].sources)
         measures = self.plan.registry.measures
-        columns = [i for i, name in enumerate(scope.sums) if measures[name].source in sources]
+        own = [measures[name].source in sources for name in scope.sums]
         return GroupRuntime(
             group,
             scope,
             sources,
-            np.array(columns, dtype=np.intp),
+            np.array(own, dtype=np.int64),
             GroupState(),
             Segment(0, 0, len(scope.sums)),
         )
@@ -678,7 +682,7 @@ class Merge:
         self._move(runtime, tick_ms - every - size, tick_ms - size, sign=-1)
         state = self.scopes[runtime.scope.id]
         running = runtime.running
-        filled = np.flatnonzero(running.sums[: running.rows].any(axis=1))
+        filled = np.flatnonzero(running.sums.any(axis=1))
         if not len(filled) and _is_quiet(runtime.state):
             return []
         filled = filled[state.in_order(running.codes[filled])]
@@ -698,9 +702,7 @@ class Merge:
         for start in range(start_ms, end_ms, state.pane_ms):
             pane = state.segments.get((PANES, start))
             if pane is not None and pane.rows:
-                codes = pane.codes[: pane.rows]
-                values = pane.sums[: pane.rows][:, runtime.columns]
-                runtime.running.add(codes, runtime.columns, values, sign=sign)
+                runtime.running.add(pane.codes, pane.sums * (sign * runtime.own))
 
     def _samples(self, state: ScopeState, start_ms: int, end_ms: int) -> SamplesOf:
         found: dict[tuple[int, str], Counter[SampleIds]] = {}
@@ -792,19 +794,14 @@ def _rule_pane_ms(rules: RuleBook, scope: Scope) -> int:
     return gcd(*(g.every_ms for g in rules.groups if g.scope.id == scope.id)) or scope.pane_ms
 
 
-def _by_start(starts: NDArray[np.int64]) -> Iterator[tuple[int, Chosen]]:
-    """Yield each start with the rows that have it; None stands for all rows."""
-    if not len(starts):
-        return
-    first = int(starts[0])
-    if (starts == first).all():
-        yield first, None
-        return
-    order = np.argsort(starts, kind="stable")
-    ordered = starts[order]
-    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    for chosen in np.split(order, cuts):
-        yield int(starts[chosen[0]]), chosen
+def _by_start(starts: NDArray[np.int64], which: NDArray[np.intp]) -> Iterator[tuple[int, Chosen]]:
+    """Yield each start with the rows that have it, in their order; None stands for all rows.
+
+    ``which`` tells of each row which of the ``starts`` it has.
+    """
+    distinct = set(starts.tolist())
+    for start in sorted(distinct):
+        yield start, None if len(distinct) == 1 else np.flatnonzero((starts == start)[which])
 
 
 def _filled(column: pl.Series, null: int) -> NDArray[np.int64]:
@@ -812,28 +809,21 @@ def _filled(column: pl.Series, null: int) -> NDArray[np.int64]:
     return np.asarray(column.to_arrow().fill_null(null))
 
 
-def _rows_of(scope: Scope, section: Section, codes: NDArray[np.int32]) -> Rows:
-    rows = section.rows
+def _rows_of(
+    scope: Scope, section: Section, codes: NDArray[np.int32], order: NDArray[np.intp]
+) -> Rows:
+    rows, codes = section.rows, codes[order]
     if section.kind == "histogram":
-        index = scope.histograms.index(rows["measure"][0])
-        histograms = np.full(len(codes), index, dtype=np.int64)
-        counts = rows["count"].to_numpy()
-        return HistogramAddition(
-            HistogramRows(codes, histograms, rows["bucket"].to_numpy(), counts)
-        )
-    names = [name for name in rows.columns if name in scope.sums]
-    columns = np.array([scope.sums.index(name) for name in names], dtype=np.intp)
-    values = np.stack([rows[name].to_numpy() for name in names], axis=1)
+        first = scope.histograms.index(rows["measure"][0]) * BUCKETS
+        places = rows["bucket"].to_numpy()[order] + first
+        return HistogramAddition(HistogramRows(codes, places, rows["count"].to_numpy()[order]))
+    values = np.zeros((len(rows), len(scope.sums)), np.int64)
+    for name in rows.columns:
+        if name in scope.sums:
+            values[:, scope.sums.index(name)] = rows[name].to_numpy()
+    values = values[order]
     if "attribute" not in rows.columns:
-        return SumAddition(codes, columns, values, None)
-    times = _filled(rows["attribute_time"], UNKNOWN_TIME)
-    names_of = np.array(rows["attribute"].to_list(), np.object_)
-    return SumAddition(codes, columns, values, AttributeRows(codes, times, names_of))
-
-
-def _ordered(section: Section) -> Section:
-    """Return the section with its rows in the order that attributes are noted in."""
-    if "attribute" not in section.rows.columns:
-        return section
-    rows = section.rows.sort("attribute_time", "attribute", nulls_last=False)
-    return replace(section, rows=rows)
+        return SumAddition(codes, values, None)
+    times = _filled(rows["attribute_time"], UNKNOWN_TIME)[order]
+    attributes = np.array(rows["attribute"].to_list(), np.object_)[order]
+    return SumAddition(codes, values, AttributeRows(codes, times, attributes))

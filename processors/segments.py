@@ -29,20 +29,27 @@ Counts = NDArray[np.int64]
 #: The time of attributes that nobody has told of.
 UNKNOWN_TIME = -(2**62)
 
+_TRUE = np.ones(1, np.bool_)
+
+#: Rows that may wait to be added to a segment, however few it has.
+MOST_WAITING = 4_096
+
 
 @dataclass(frozen=True, slots=True)
 class HistogramRows:
-    """Counts per bucket: parallel arrays of key code, histogram index, bucket and count."""
+    """Counts per bucket: parallel arrays of key code, place and count.
+
+    The place of a bucket is its number, counted on through all histograms of the scope.
+    """
 
     codes: Codes
-    histograms: NDArray[np.int64]
-    buckets: NDArray[np.int64]
+    places: NDArray[np.int64]
     counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeRows:
-    """Attributes by key code, ordered by time and then value; times may be UNKNOWN_TIME."""
+    """Attributes by key code, in any order; times may be UNKNOWN_TIME."""
 
     codes: Codes
     times: NDArray[np.int64]
@@ -94,25 +101,30 @@ class Tallies:
 class Segment:
     """Rows of one scope in ``[start_ms, end_ms)``.
 
-    ``dirty`` marks rows to publish, ``revised`` rows that changed when their source was final,
-    ``final`` names the sources that are. ``unsaved`` tells that a checkpoint has to write it.
-    ``attributes`` are those of each row at ``attribute_times``, None where nobody has told of any.
+    ``revised`` marks rows that changed when their source was final, ``final`` names the sources
+    that are. ``unsaved`` tells that a checkpoint has to write it. What is added is looked at when
+    somebody reads, or when it has become as much as there is: adding up ten rows or a thousand
+    costs nearly the same.
     """
 
     __slots__ = (
+        "_added",
+        "_attribute_times",
+        "_attributes",
+        "_codes",
+        "_counted",
+        "_dirty",
+        "_noted",
+        "_revised",
+        "_rows",
         "_slots",
+        "_sums",
         "_tallies",
-        "attribute_times",
-        "attributes",
-        "codes",
-        "dirty",
+        "_waiting",
         "end_ms",
         "final",
         "histograms",
-        "revised",
-        "rows",
         "start_ms",
-        "sums",
         "unsaved",
     )
 
@@ -120,20 +132,179 @@ class Segment:
         self.histograms = histograms
         self.start_ms = start_ms
         self.end_ms = end_ms
-        self.rows = 0
-        self.codes: Codes = np.empty(4, dtype=np.int32)
-        self.sums: Sums = np.zeros((4, width), dtype=np.int64)
-        self.dirty = np.zeros(4, dtype=np.bool_)
-        self.revised = np.zeros(4, dtype=np.bool_)
-        self.attribute_times: NDArray[np.int64] = np.empty(0, np.int64)
-        self.attributes: Names = np.empty(0, np.object_)
         self.final: set[str] = set()
         self.unsaved = True
-        self._tallies = Tallies(np.empty(0, np.int64), np.empty(0, np.int64))
+        self._rows = 0
+        self._codes: Codes = np.empty(4, dtype=np.int32)
+        self._sums: Sums = np.zeros((4, width), dtype=np.int64)
+        self._dirty = np.zeros(4, dtype=np.bool_)
+        self._revised = np.zeros(4, dtype=np.bool_)
+        self._attribute_times: NDArray[np.int64] = np.empty(0, np.int64)
+        self._attributes: Names = np.empty(0, np.object_)
         # By code; -1 where there is no row.
         self._slots: NDArray[np.int32] = np.empty(0, np.int32)
+        self._tallies = Tallies(np.empty(0, np.int64), np.empty(0, np.int64))
+        self._added: list[tuple[Codes, Sums]] = []
+        self._counted: list[Codes] = []
+        self._noted: list[AttributeRows] = []
+        self._waiting = 0
 
-    def slots_of(self, codes: Codes) -> Slots:
+    # -- adding -------------------------------------------------------------------------------
+
+    def add(self, codes: Codes, values: Sums) -> None:
+        """Add ``values`` [n, width] to the keys' rows; equal codes stand side by side."""
+        self._added.append((codes, values))
+        self._wait(len(codes))
+
+    def add_histograms(self, added: HistogramRows) -> None:
+        """Add counts per bucket."""
+        numbers = added.codes.astype(np.int64) * self._places + added.places
+        self._tallies.add(numbers, added.counts)
+        self._counted.append(added.codes)
+        self._wait(len(added.codes))
+
+    def note_attributes(self, added: AttributeRows) -> None:
+        """Keep the attributes of each key's newest event; of two at one instant the greater."""
+        self._noted.append(added)
+        self._wait(len(added.codes))
+
+    def revise(self, codes: Codes) -> None:
+        """Mark the keys' rows as changed after their source was final."""
+        self._settle()
+        slots = self._slots_of(codes)
+        self._revised[slots] = True
+
+    def touch_all(self) -> None:
+        """Mark every row as changed."""
+        self._settle()
+        self._dirty[: self._rows] = True
+        self.unsaved = True
+
+    def clean(self) -> None:
+        """Mark every row as published."""
+        self._settle()
+        self._dirty[: self._rows] = False
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        self._settle()
+        return self._rows
+
+    @property
+    def codes(self) -> Codes:
+        """The code of each row's key."""
+        self._settle()
+        return self._codes[: self._rows]
+
+    @property
+    def sums(self) -> Sums:
+        """The sums of each row, [rows, width]."""
+        self._settle()
+        return self._sums[: self._rows]
+
+    @property
+    def revised(self) -> NDArray[np.bool_]:
+        """Whether each row changed after its source was final."""
+        self._settle()
+        return self._revised[: self._rows]
+
+    @property
+    def attributes(self) -> list[tuple[int, int, str]]:
+        """Row, time and attributes of the rows that have any."""
+        self._settle()
+        noted = enumerate(self._attributes[: self._rows].tolist())
+        return [
+            (row, int(self._attribute_times[row]), value)
+            for row, value in noted
+            if value is not None
+        ]
+
+    def counts_of(self, rows: NDArray[np.intp]) -> Counts:
+        """Return the counts of the given rows, named by their place in ``rows``, in that order."""
+        numbers, counts = self._tallies.all()
+        if not len(numbers):
+            return np.empty((0, 3), np.int64)
+        codes = self.codes[rows].astype(np.int64)
+        firsts = np.searchsorted(numbers, codes * self._places)
+        lengths = np.searchsorted(numbers, (codes + 1) * self._places) - firsts
+        names = np.repeat(np.arange(len(rows)), lengths)
+        before = np.cumsum(lengths) - lengths
+        found = np.arange(len(names)) + (firsts - before)[names]
+        return np.stack([names, numbers[found] % self._places, counts[found]], axis=1)
+
+    def attributes_of(self, rows: NDArray[np.intp], unknown: str) -> list[str]:
+        """Return the attributes of rows, or what stands for unknown ones."""
+        self._settle()
+        if not len(self._attributes):
+            return [unknown] * len(rows)
+        # Rows may have come since attributes were last told of.
+        known = rows < len(self._attributes)
+        found = self._attributes[np.where(known, rows, 0)]
+        found[~known | (found == None)] = unknown  # noqa: E711 - of each of an array
+        return list(found.tolist())
+
+    def dirty_rows(self) -> NDArray[np.intp]:
+        """Return the rows that changed since they were last published."""
+        self._settle()
+        return np.flatnonzero(self._dirty[: self._rows])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, roughly."""
+        attributes = self._attribute_times.nbytes + self._attributes.nbytes
+        by_row = 6 * len(self._codes) + self._sums.nbytes + attributes
+        waiting = self._waiting * 8 * self._sums.shape[1]
+        return int(by_row + waiting + self._slots.nbytes + self._tallies.nbytes + 1_500)
+
+    # -- settling -----------------------------------------------------------------------------
+
+    @property
+    def _places(self) -> int:
+        return self.histograms * BUCKETS
+
+    def _wait(self, count: int) -> None:
+        self.unsaved = True
+        self._waiting += count
+        if self._waiting > max(MOST_WAITING, self._rows):
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        added, self._added = self._added, []
+        counted, self._counted = self._counted, []
+        noted, self._noted = self._noted, []
+        self._waiting = 0
+        if added:
+            codes, values = _grouped(added)
+            slots = self._slots_of(codes)
+            self._sums[slots] += values
+            self._dirty[slots] = True
+        if counted:
+            slots = self._slots_of(np.concatenate(counted))
+            self._dirty[slots] = True
+        if noted:
+            self._note(_newest_last(noted))
+
+    def _note(self, added: AttributeRows) -> None:
+        slots = self._slots_of(added.codes)
+        missing = len(self._codes) - len(self._attributes)
+        if missing:
+            unknown = np.full(missing, UNKNOWN_TIME)
+            self._attribute_times = np.concatenate([self._attribute_times, unknown])
+            self._attributes = np.concatenate([self._attributes, np.full(missing, None)])
+        known = self._attribute_times[slots]
+        newer = added.times > known
+        for place in np.flatnonzero((added.times == known) & (known != UNKNOWN_TIME)).tolist():
+            newer[place] = added.values[place] > self._attributes[slots[place]]
+        # Of several for one row the last is kept.
+        self._attribute_times[slots[newer]] = added.times[newer]
+        self._attributes[slots[newer]] = added.values[newer]
+
+    def _slots_of(self, codes: Codes) -> Slots:
         """Return the row of each code, making rows for new ones."""
         if len(codes) and (highest := int(codes.max())) >= len(self._slots):
             more = max(highest + 1, len(self._slots) * 5 // 4) - len(self._slots)
@@ -144,106 +315,20 @@ class Segment:
             slots = self._slots[codes]
         return slots.astype(np.intp)
 
-    def add(self, codes: Codes, columns: NDArray[np.intp], values: Sums, *, sign: int = 1) -> Slots:
-        """Add ``values`` [n, columns] to rows; ``codes`` may repeat. Return the rows."""
-        touched = slots = self.slots_of(codes)
-        if len(slots) > 1:
-            order = np.argsort(slots, kind="stable")
-            ordered = slots[order]
-            firsts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-            if len(firsts) + 1 < len(slots):
-                firsts = np.concatenate([[0], firsts])
-                values = np.add.reduceat(values[order], firsts, axis=0)
-                slots = ordered[firsts]
-        self.sums[slots[:, None], columns] += values if sign == 1 else sign * values
-        self.touch(slots)
-        return touched
-
-    def add_histograms(self, added: HistogramRows) -> Slots:
-        """Add counts per bucket; return the rows."""
-        slots = self.slots_of(added.codes)
-        places = added.histograms * BUCKETS + added.buckets
-        self._tallies.add(slots * self._width + places, added.counts)
-        self.touch(slots)
-        return slots
-
-    @property
-    def _width(self) -> int:
-        return self.histograms * BUCKETS
-
-    def counts_of(self, rows: NDArray[np.intp]) -> Counts:
-        """Return the counts of the given rows, named by their place in ``rows``, in that order."""
-        numbers, counts = self._tallies.all()
-        if not len(numbers):
-            return np.empty((0, 3), np.int64)
-        firsts = np.searchsorted(numbers, rows * self._width)
-        lengths = np.searchsorted(numbers, (rows + 1) * self._width) - firsts
-        names = np.repeat(np.arange(len(rows)), lengths)
-        before = np.cumsum(lengths) - lengths
-        found = np.arange(len(names)) + (firsts - before)[names]
-        return np.stack([names, numbers[found] % self._width, counts[found]], axis=1)
-
-    def note_attributes(self, added: AttributeRows) -> None:
-        """Keep the attributes of each key's newest event; of two at one instant the greater."""
-        slots = self.slots_of(added.codes)
-        missing = len(self.codes) - len(self.attributes)
-        if missing:
-            unknown = np.full(missing, UNKNOWN_TIME)
-            self.attribute_times = np.concatenate([self.attribute_times, unknown])
-            self.attributes = np.concatenate([self.attributes, np.full(missing, None)])
-        known = self.attribute_times[slots]
-        newer = added.times > known
-        for place in np.flatnonzero((added.times == known) & (known != UNKNOWN_TIME)).tolist():
-            newer[place] = added.values[place] > self.attributes[slots[place]]
-        # Of several for one row the last is kept, and they are in order.
-        self.attribute_times[slots[newer]] = added.times[newer]
-        self.attributes[slots[newer]] = added.values[newer]
-
-    def attributes_of(self, rows: NDArray[np.intp], unknown: str) -> list[str]:
-        """Return the attributes of rows, or what stands for unknown ones."""
-        if not len(self.attributes):
-            return [unknown] * len(rows)
-        # Rows may have come since attributes were last told of.
-        known = rows < len(self.attributes)
-        found = self.attributes[np.where(known, rows, 0)]
-        found[~known | (found == None)] = unknown  # noqa: E711 - of each of an array
-        return list(found.tolist())
-
-    def touch(self, rows: Slots) -> None:
-        """Mark rows as changed."""
-        self.dirty[rows] = True
-        self.unsaved = True
-
-    def touch_all(self) -> None:
-        """Mark every row as changed."""
-        self.dirty[: self.rows] = True
-        self.unsaved = True
-
-    def dirty_rows(self) -> NDArray[np.intp]:
-        """Return the rows that changed since they were last published."""
-        return np.flatnonzero(self.dirty[: self.rows])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, roughly."""
-        attributes = self.attribute_times.nbytes + self.attributes.nbytes
-        by_row = 6 * len(self.codes) + self.sums.nbytes + attributes
-        return by_row + self._slots.nbytes + self._tallies.nbytes + 1_500
-
     def _append(self, codes: Codes) -> None:
-        rows = self.rows + len(codes)
-        if rows > len(self.codes):
-            self._grow_rows(max(rows, 2 * len(self.codes)))
-        self.codes[self.rows : rows] = codes
-        self._slots[codes] = np.arange(self.rows, rows)
-        self.rows = rows
+        rows = self._rows + len(codes)
+        if rows > len(self._codes):
+            self._grow(max(rows, 2 * len(self._codes)))
+        self._codes[self._rows : rows] = codes
+        self._slots[codes] = np.arange(self._rows, rows)
+        self._rows = rows
 
-    def _grow_rows(self, length: int) -> None:
-        more = length - len(self.codes)
-        self.codes = np.concatenate([self.codes, np.empty(more, dtype=np.int32)])
-        self.sums = np.concatenate([self.sums, np.zeros((more, self.sums.shape[1]), np.int64)])
-        self.dirty = np.concatenate([self.dirty, np.zeros(more, dtype=np.bool_)])
-        self.revised = np.concatenate([self.revised, np.zeros(more, dtype=np.bool_)])
+    def _grow(self, length: int) -> None:
+        more = length - len(self._codes)
+        self._codes = np.concatenate([self._codes, np.empty(more, dtype=np.int32)])
+        self._sums = np.concatenate([self._sums, np.zeros((more, self._sums.shape[1]), np.int64)])
+        self._dirty = np.concatenate([self._dirty, np.zeros(more, dtype=np.bool_)])
+        self._revised = np.concatenate([self._revised, np.zeros(more, dtype=np.bool_)])
 
     @classmethod
     def restored(
@@ -258,16 +343,30 @@ class Segment:
     ) -> Segment:
         """Return a segment of the given rows and counts, in their order, none of them dirty."""
         segment = cls(start_ms, end_ms, sums.shape[1], histograms)
-        segment.rows = len(codes)
-        segment.codes, segment.sums, segment.revised = codes.copy(), sums.copy(), revised.copy()
-        segment.dirty = np.zeros(len(codes), dtype=np.bool_)
+        segment._rows = len(codes)
+        segment._codes, segment._sums, segment._revised = codes.copy(), sums.copy(), revised.copy()
+        segment._dirty = np.zeros(len(codes), dtype=np.bool_)
         if len(codes):
             segment._slots = np.full(int(codes.max()) + 1, -1, np.int32)
             segment._slots[codes] = np.arange(len(codes))
         if len(counts):
-            numbers = counts[:, 0] * segment._width + counts[:, 1]
+            numbers = codes[counts[:, 0]].astype(np.int64) * segment._places + counts[:, 1]
             segment._tallies = Tallies(*_summed(numbers, counts[:, 2]))
         return segment
+
+
+def _grouped(added: list[tuple[Codes, Sums]]) -> tuple[Codes, Sums]:
+    """Return each code once, with its values added up."""
+    codes, values = added[0]
+    if len(added) > 1:
+        codes, values = (np.concatenate(each) for each in zip(*added, strict=True))
+        order = np.argsort(codes, kind="stable")
+        codes, values = codes[order], values[order]
+    is_first = np.concatenate([_TRUE, codes[1:] != codes[:-1]])
+    if not is_first.all():
+        firsts = np.flatnonzero(is_first)
+        codes, values = codes[firsts], np.add.reduceat(values, firsts, axis=0)
+    return codes, values
 
 
 def _summed(
@@ -276,8 +375,24 @@ def _summed(
     """Return the numbers, ascending and each once, with their counts added up."""
     order = np.argsort(numbers)
     numbers = numbers[order]
-    firsts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]]))
+    firsts = np.flatnonzero(np.concatenate([_TRUE, numbers[1:] != numbers[:-1]]))
     return numbers[firsts], np.add.reduceat(counts[order], firsts)
+
+
+def _newest_last(several: list[AttributeRows]) -> AttributeRows:
+    """Return all rows by code, those of a code by time and then value."""
+    codes = np.concatenate([rows.codes for rows in several])
+    times = np.concatenate([rows.times for rows in several])
+    values = np.concatenate([rows.values for rows in several])
+    order = np.lexsort((times, codes))
+    found = AttributeRows(codes[order], times[order], values[order])
+    same = (found.codes[1:] == found.codes[:-1]) & (found.times[1:] == found.times[:-1])
+    if not (same & (found.times[1:] != UNKNOWN_TIME)).any():
+        return found
+    rows = zip(codes.tolist(), times.tolist(), [value or "" for value in values], strict=True)
+    keys = [*rows]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
+    return AttributeRows(codes[order], times[order], values[order])
 
 
 _LENGTH = struct.Struct("<I")
@@ -306,20 +421,16 @@ def pack(segment: Segment) -> bytes:
             "width": segment.sums.shape[1],
             "histograms": segment.histograms,
             "counts": len(counts),
-            "attributes": [
-                [slot, int(segment.attribute_times[slot]), value]
-                for slot, value in enumerate(segment.attributes[:rows].tolist())
-                if value is not None
-            ],
+            "attributes": segment.attributes,
         }
     )
     body = b"".join(
         [
             _LENGTH.pack(len(inner)),
             inner,
-            segment.codes[:rows].tobytes(),
-            segment.sums[:rows].tobytes(),
-            segment.revised[:rows].tobytes(),
+            segment.codes.tobytes(),
+            segment.sums.tobytes(),
+            segment.revised.tobytes(),
             counts.tobytes(),
         ]
     )

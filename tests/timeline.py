@@ -344,9 +344,8 @@ class Merged:
             total = Total(defaultdict(int, {name: value for name, value in sums if value}))
             for _, place, count in segment.counts_of(np.array([slot])).tolist():
                 total.histogram[place % BUCKETS] += count
-            (attribute,) = segment.attributes_of(np.array([slot]), "")
-            if attribute:
-                total.attribute = (int(segment.attribute_times[slot]), attribute)
+            noted = {row: (time, value) for row, time, value in segment.attributes}
+            total.attribute = noted.get(slot)
             self.rows[row] = total
             final = len(changed.final) == len(changed.scope.sources)
             revised = bool(segment.revised[slot])

@@ -8,8 +8,8 @@ from processors.segments import Segment
 
 def _segment(start_ms: int) -> Segment:
     segment = Segment(start_ms, start_ms + 60_000, 1)
-    segment.add(np.array([7], np.int32), np.array([0]), np.array([[start_ms]]))
-    segment.dirty[:] = False
+    segment.add(np.array([7], np.int32), np.array([[start_ms]]))
+    segment.clean()
     return segment
 
 
@@ -23,10 +23,10 @@ def _store(starts: range) -> SegmentStore:
 def test_segments_at_rest_are_packed_once_they_take_too_much():
     """Those used since somebody last looked are not at rest, whatever they take."""
     store = _store(range(4))
-    store.freeze(0)
+    store.freeze(0, ())
     in_use = set(store.hot)
     store.get((0, 2))
-    store.freeze(0)
+    store.freeze(0, ())
 
     assert {(0, start) for start in range(4)} == in_use
     assert ({(0, 2)}, {(0, 0), (0, 1), (0, 3)}) == (set(store.hot), set(store.cold))
@@ -35,8 +35,8 @@ def test_segments_at_rest_are_packed_once_they_take_too_much():
 def test_as_many_stay_as_fit():
     """The oldest go first."""
     store = _store(range(4))
-    store.freeze(0)
-    store.freeze(2 * _segment(0).nbytes)
+    store.freeze(0, ())
+    store.freeze(2 * _segment(0).nbytes, ())
 
     assert [(0, 0), (0, 1)] == sorted(store.cold)
 
@@ -44,9 +44,8 @@ def test_as_many_stay_as_fit():
 def test_what_is_to_be_published_stays():
     """Packed, it would be forgotten that it has changed."""
     store = _store(range(1))
-    store.hot[0, 0].touch_all()
-    store.freeze(0)
-    store.freeze(0)
+    store.freeze(0, {(0, 0)})
+    store.freeze(0, {(0, 0)})
 
     assert not store.cold
 
@@ -56,8 +55,8 @@ def test_a_packed_segment_comes_back_as_it_was():
     store = _store(range(2))
     list(store.unsaved())
     store.hot[0, 1].unsaved = True
-    store.freeze(0)
-    store.freeze(0)
+    store.freeze(0, ())
+    store.freeze(0, ())
     found = [store.get((0, start)) for start in range(2)]
 
     assert not store.cold

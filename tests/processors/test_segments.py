@@ -50,20 +50,24 @@ class Contents:
 
 
 def contents(segment: Segment) -> Contents:
-    codes = segment.codes[: segment.rows].tolist()
-    found = Contents(dict(zip(codes, segment.sums[: segment.rows].tolist(), strict=True)))
+    codes = segment.codes.tolist()
+    found = Contents(dict(zip(codes, segment.sums.tolist(), strict=True)))
     for slot, place, count in segment.counts_of(np.arange(segment.rows)).tolist():
         found.histograms[codes[slot], *divmod(place, BUCKETS)] = count
-    for slot, value in enumerate(segment.attributes_of(np.arange(segment.rows), "")):
-        if value:
-            found.attributes[codes[slot]] = (int(segment.attribute_times[slot]), value)
+    for slot, time, value in segment.attributes:
+        found.attributes[codes[slot]] = (time, value)
+    named = [found.attributes.get(code, (0, "?"))[1] for code in codes]
+    assert named == segment.attributes_of(np.arange(segment.rows), "?")
     return found
 
 
 def _add(segment: Segment, added, expected: Contents) -> None:
     codes, columns, numbers = added
     values = np.array(numbers[: len(codes) * len(columns)], np.int64).reshape(len(codes), -1)
-    segment.add(np.array(codes, np.int32), np.array(columns), values)
+    whole = np.zeros((len(codes), WIDTH), np.int64)
+    whole[:, columns] = values
+    order = np.argsort(codes)
+    segment.add(np.array(codes, np.int32)[order], whole[order])
     for code, row in zip(codes, values.tolist(), strict=True):
         sums = expected.sums.setdefault(code, [0] * WIDTH)
         for column, value in zip(columns, row, strict=True):
@@ -75,17 +79,18 @@ def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
     for added in adds:
         _add(segment, added, expected)
     if counts:
-        columns = [np.array(column, np.int64) for column in zip(*counts, strict=True)]
-        segment.add_histograms(HistogramRows(columns[0].astype(np.int32), *columns[1:]))
+        codes, numbers, buckets, added = map(np.array, zip(*counts, strict=True))
+        rows = HistogramRows(codes.astype(np.int32), numbers * BUCKETS + buckets, added)
+        segment.add_histograms(rows)
     for code, histogram, bucket, count in counts:
         expected.sums.setdefault(code, [0] * WIDTH)
         place = (code, histogram, bucket)
         expected.histograms[place] = expected.histograms.get(place, 0) + count
     if notes:
-        known = sorted((UNKNOWN_TIME if t is None else t, v, code) for code, t, v in notes)
-        times, values, codes = zip(*known, strict=True)
+        codes, times, values = zip(*notes, strict=True)
+        known = [UNKNOWN_TIME if time is None else time for time in times]
         segment.note_attributes(
-            AttributeRows(np.array(codes, np.int32), np.array(times), np.array(values, np.object_))
+            AttributeRows(np.array(codes, np.int32), np.array(known), np.array(values, np.object_))
         )
     for code, time, value in notes:
         expected.sums.setdefault(code, [0] * WIDTH)
@@ -109,12 +114,12 @@ def test_a_segment_comes_back_from_bytes_as_it_was(adds, counts, notes, final):
     """Packed and unpacked it holds and adds the same, and has nothing to publish."""
     segment, expected = _filled(adds, counts, notes)
     segment.final = final
-    segment.revised[: segment.rows : 2] = True
+    segment.revise(segment.codes[::2])
     back = unpack(pack(segment))
 
     assert expected == contents(back)
     assert (segment.start_ms, segment.end_ms, final) == (back.start_ms, back.end_ms, back.final)
-    assert segment.revised[: segment.rows].tolist() == back.revised.tolist()
+    assert segment.revised.tolist() == back.revised.tolist()
     assert not back.unsaved
     assert not back.dirty_rows().size
     for added in adds:
@@ -129,8 +134,7 @@ def test_taking_a_segment_away_again_leaves_the_sums_as_they_were(adds, others):
     segment, expected = _filled(adds, [], [])
     other, _ = _filled(others, [], [])
     for sign in (1, -1):
-        rows = slice(other.rows)
-        segment.add(other.codes[rows], np.arange(WIDTH), other.sums[rows], sign=sign)
+        segment.add(other.codes, sign * other.sums)
     found = contents(segment).sums
 
     assert expected.sums == {code: sums for code, sums in found.items() if code in expected.sums}
@@ -140,8 +144,8 @@ def test_taking_a_segment_away_again_leaves_the_sums_as_they_were(adds, others):
 def test_rows_that_changed_are_dirty_and_others_are_not():
     """A row is dirty from its change until it is published."""
     segment = Segment(0, 60_000, 1)
-    segment.add(np.array([4, 2], np.int32), np.array([0]), np.array([[1], [1]]))
-    segment.dirty[:] = False
-    segment.add(np.array([2], np.int32), np.array([0]), np.array([[1]]))
+    segment.add(np.array([4, 2], np.int32), np.array([[1], [1]]))
+    segment.clean()
+    segment.add(np.array([2], np.int32), np.array([[1]]))
 
     assert [2] == segment.codes[segment.dirty_rows()].tolist()

@@ -159,7 +159,7 @@ def _seen_by_rules(merge: Merge) -> list[Any]:
     found: list[Any] = [state.ticked for state in merge.scopes.values()]
     for runtime in merge.groups:
         running, keys = runtime.running, merge.scopes[runtime.scope.id].keys
-        sums = zip(running.codes[: running.rows].tolist(), running.sums.tolist(), strict=False)
+        sums = zip(running.codes.tolist(), running.sums.tolist(), strict=True)
         in_window = {keys[code]: row for code, row in sums if any(row)}
         found += [runtime.next_tick_ms, in_window, runtime.state.dump()]
     return found
