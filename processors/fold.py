@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from processors.keys import KEY_SEPARATOR
 from processors.kpis import Measure, Registry, Sample, Scope
 from processors.versions import Earlier, KeptVersions
 from processors.watermark import BEFORE_ALL_MS, Lateness, expired, running_watermarks
+from processors.windows import ZONE_STEP_MS
 
 #: Column of the prepared events: the watermark of their own partition just before them.
 WATERMARK = "_watermark"
@@ -152,7 +154,8 @@ class Section:
     """Rows that partials of one source and scope carry.
 
     ``rows`` has the key columns joined as ``key`` and ``pane`` (start, by count time); ``rule`` is
-    the start of the pane by event time if the event was on time for it, else null. Beside these:
+    the start of the pane by event time if the event was on time for it, else null, as it is in all
+    histograms. Beside these:
     sums have a column per measure; histograms ``measure``, ``bucket``, ``count``; samples
     ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``, ``count``. What is taken back
     counts below zero, and attributes are not taken back.
@@ -166,10 +169,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class ScopePlan:
-    """How the events of a source are grouped for one scope."""
+    """How the events of a source are grouped for one scope.
+
+    ``pane_ms`` is the grid of windows and rules, ``window_pane_ms`` the coarsest one of windows.
+    """
 
     scope: Scope
     pane_ms: int
+    window_pane_ms: int
     feeds_rules: bool
     samples: tuple[Sample, ...]
 
@@ -200,6 +207,7 @@ def plan_fold(
         ScopePlan(
             scope,
             scope.pane_ms,
+            gcd(ZONE_STEP_MS, *(window.hop_ms for window in scope.windows)),
             scope.id in rule_scopes,
             tuple(
                 sample
@@ -271,9 +279,16 @@ def _queries(
 
 
 def _group_columns(scope: ScopePlan, count_time: str) -> list[pl.Expr]:
+    return [*_key_columns(scope), _pane(count_time, scope.pane_ms), _rule_pane(scope)]
+
+
+def _key_columns(scope: ScopePlan) -> list[pl.Expr]:
+    return [pl.col(name).fill_null("") for name in scope.scope.key]
+
+
+def _pane(count_time: str, pane_ms: int) -> pl.Expr:
     counted = pl.coalesce(count_time, "event_time")
-    pane = (counted - counted % scope.pane_ms).alias("pane")
-    return [*(pl.col(name).fill_null("") for name in scope.scope.key), pane, _rule_pane(scope)]
+    return (counted - counted % pane_ms).alias("pane")
 
 
 def _rule_pane(scope: ScopePlan) -> pl.Expr:
@@ -311,11 +326,19 @@ def _attributes(scope: Scope) -> list[pl.Expr]:
 def _histogram(
     scope: ScopePlan, measure: Measure, events: pl.LazyFrame, count: pl.Expr
 ) -> pl.LazyFrame:
+    # Rules do not read histograms, so these need no more panes than windows have.
     grouped = events.filter(pl.col(measure.id).is_not_null()).group_by(
-        [*_group_columns(scope, measure.count_time), pl.col(measure.id).alias("bucket")]
+        *_key_columns(scope),
+        _pane(measure.count_time, scope.window_pane_ms),
+        pl.col(measure.id).alias("bucket"),
     )
     return grouped.agg(count).select(
-        _key(scope.scope), "pane", "rule", pl.lit(measure.id).alias("measure"), "bucket", "count"
+        _key(scope.scope),
+        "pane",
+        pl.lit(None, pl.Int64).alias("rule"),
+        pl.lit(measure.id).alias("measure"),
+        "bucket",
+        "count",
     )
 
 
@@ -334,10 +357,9 @@ def _samples(
         evaluation.cast(pl.String).alias("evaluation_id"),
     ]
     names = [column.meta.output_name() for column in ids]
-    keys = [pl.col(name).fill_null("") for name in scope.scope.key]
     newest = (
         events.filter(sample.expression)
-        .group_by(*keys, _rule_pane(scope), *ids)
+        .group_by(*_key_columns(scope), _rule_pane(scope), *ids)
         .agg(count)
         .filter(pl.col("rule").is_not_null())
         .sort(*names, descending=[True, False, False])

@@ -10,12 +10,12 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 from processors.fold import Section, SectionKind
 from processors.keys import KEY_SEPARATOR
@@ -28,6 +28,7 @@ from streams.records import Record
 PART_BYTES = 800_000
 
 _SMALL_BYTES = 16_384
+_MOST_KNOWN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,27 @@ class Writer:
     destinations: int
 
 
-@lru_cache(maxsize=1 << 20)
 def destination_of(key: str, destinations: int) -> int:
     """Return the partition that owns a key: a stable hash of its first column."""
     first = key.partition(KEY_SEPARATOR)[0]
     return xxhash.xxh3_64_intdigest(first.encode()) % destinations
+
+
+def _destinations_of(keys: Sequence[str], destinations: int) -> NDArray[np.int64]:
+    known = _known(destinations)
+    found = list(map(known.get, keys))
+    if None in found:
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        known.update((key, destination_of(key, destinations)) for key in set(keys) - known.keys())
+        found = list(map(known.get, keys))
+    return np.array(found, np.int64)
+
+
+@lru_cache
+def _known(_destinations: int) -> dict[str, int]:
+    """The keys met so far, for one number of destinations."""
+    return {}
 
 
 def partials_records(
@@ -78,7 +95,7 @@ def partials_records(
 
 def _route(rows: pl.DataFrame, destinations: int) -> Iterator[tuple[int, pl.DataFrame]]:
     keys = rows["key"].to_list()
-    found = np.fromiter(map(destination_of, keys, repeat(destinations)), np.int64, len(keys))
+    found = _destinations_of(keys, destinations)
     ordered = rows[np.argsort(found, kind="stable")]
     counts = np.bincount(found, minlength=destinations)
     firsts = np.cumsum(counts) - counts
