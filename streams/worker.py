@@ -43,6 +43,10 @@ REVOCATION_S = 4.0
 #: for it when it rebalances. A backlog is many flushes, not one.
 FLUSH_S = 0.5
 
+#: What it may take with a worker far behind: nobody waits for its figures, and large flushes cost
+#: less.
+HURRIED_FLUSH_S = 1.0
+
 #: So many collected events are worth a flush of their own, before its time.
 ENOUGH_EVENTS = 60_000
 
@@ -279,7 +283,8 @@ class Worker:
                 is_due = waited_s >= COMPANY_S
             else:
                 count = sum(len(b.records) for b in self._pending if b.tp.topic != PARTIALS)
-                enough = min(self._event_limit, ENOUGH_EVENTS)
+                most = self.settings.flush_max_events if self.engine.hurries else ENOUGH_EVENTS
+                enough = min(self._event_limit, most)
                 is_due = waited_s * 1000 >= self.settings.flush_interval_ms or count >= enough
             if is_due:
                 due.add(partials)
@@ -387,7 +392,8 @@ class Worker:
 
     def _set_limits(self, batches: list[Batch], seconds: float) -> None:
         """Let the next flush take as much as this one's pace allows, at most twice as much."""
-        pace = min(2.0, FLUSH_S / max(seconds, 0.01))
+        aim_s = HURRIED_FLUSH_S if self.engine.hurries else FLUSH_S
+        pace = min(2.0, aim_s / max(seconds, 0.01))
         events = sum(len(b.records) for b in batches if b.tp.topic != PARTIALS)
         partials = sum(b.nbytes for b in batches if b.tp.topic == PARTIALS)
         if events >= self._event_limit / 2 or pace < 1:
