@@ -10,11 +10,21 @@ from typing import Any
 
 import faust
 import mode
+from faust.tables import TableManager
 
 from schemas.catalogue import PARTIALS
 from streams.columnar import BatchSchema, Hooks
 from streams.settings import Settings
 from streams.worker import Worker
+
+
+class NoTables(TableManager):
+    """Faust's tables, of which there are none: without the second that it waits for them."""
+
+    async def on_start(self) -> None:
+        """Say that all tables are known."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):
@@ -38,6 +48,7 @@ def create_app(settings: Settings, worker: Worker) -> App:
         store="memory://",
         # No Faust tables, no leader topic: with a standby replica Faust would use its own assignor.
         table_standby_replicas=0,
+        TableManager=NoTables,
         topic_disable_leader=True,
         topic_allow_declare=False,
         # Faust's wait for events that are held has no time limit.

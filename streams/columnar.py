@@ -37,6 +37,8 @@ from streams.records import Records
 FETCH_BYTES = 65_536
 FETCH_WAIT_MS = 50
 
+_LOOK_EVERY_S = 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class Membership:
@@ -325,11 +327,19 @@ class Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def _wait_next_records(self, timeout: float) -> Any:
+        if self.flow_active and not self._get_active_partitions():
+            # Faust would look again after a second: so long after recovery nothing was fetched.
+            self.not_waiting_next_records.set()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            return {}, set()
+        return await super()._wait_next_records(timeout)
+
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
         wanted = self.hooks.wanted(active_partitions or set())
         if not self.hooks.has_room() or (active_partitions and not wanted):
             # Not fetching is the one safe brake: a paused partition is fetched or dropped.
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_LOOK_EVERY_S)
             return {}
         return await super()._getmany(wanted, timeout)
 

@@ -43,8 +43,9 @@ from streams.state import (
 
 logger = structlog.get_logger(__name__)
 
-#: How long a transaction may be left open by a writer that may still end it itself.
-PATIENCE_S = 1.0
+#: How long a transaction may be left open by a writer that may still end it itself: whoever gave
+#: partitions away has ended his before, and is at most waiting for the marker.
+PATIENCE_S = 0.3
 
 #: The way out where saved state cannot be gone on from.
 ANEW = "run `andon rebuild` to build everything anew from the input topics"

@@ -122,7 +122,7 @@ class Settings(BaseModel):
     fetch_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     transaction_timeout_ms: Milliseconds = 10_000
     session_timeout_ms: Milliseconds = 6_000
-    heartbeat_interval_ms: Milliseconds = 1_000
+    heartbeat_interval_ms: Milliseconds = 300
     idle_timeout_s: Seconds = 30.0
     checkpoint_interval_s: Seconds = 10.0
     stall_timeout_s: Seconds = Field(

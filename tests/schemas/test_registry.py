@@ -10,7 +10,8 @@ from schemas.codec import Codec
 from schemas.contract import contract_names, load_contract
 from schemas.errors import Reason, RegistryUnavailable, UnknownSchema
 from schemas.headers import guid_header
-from schemas.registry import ConfluentRegistry, FileRegistry, fingerprint, open_registry
+from schemas.registry import FileRegistry, fingerprint, open_registry
+from schemas.registry_server import ConfluentRegistry
 from tests.schemas.stub_registry import serve
 from tests.schemas.support import TOPIC_OF, record
 

@@ -99,6 +99,7 @@ def test_all_faults_are_told_together(home: dict[str, str], tmp_path: Path) -> N
             "ANDON_METRICS_PORT": "70000",
             "ANDON_RULES_DIR": "/nowhere/rules",
             "ANDON_SESSION_TIMEOUT_MS": "2000",
+            "ANDON_HEARTBEAT_INTERVAL_MS": "1000",
         }
     )
 
