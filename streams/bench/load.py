@@ -3,8 +3,8 @@
 No random generator has a state here. So event 70,000 is the same in a load of 100,000 and in one of
 3,600,000, in whatever pieces it is made, and with every version of numpy.
 
-A thousand events pass in a second of event time. Three events make an interaction: it is offered,
-half a minute later answered, five minutes later completed.
+A thousand events pass in a second of event time, if nothing else is asked for. Three events make an
+interaction: it is offered, 30,000 events later answered, 300,000 events later completed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ FIRST_MS: Final = 1_772_438_400_000
 
 _DISORDER_MS: Final = 500
 _STEPS: Final = pa.array(["OFFERED", "ANSWERED", "COMPLETED"])
-# In interactions: 333 of them begin in a second.
+# In interactions.
 _STEP_LAGS: Final = (0, 10_000, 100_000)
 _FIRST_INTERACTION: Final = 200_000
 _QUESTIONS: Final = pa.array(
@@ -51,10 +51,13 @@ class Part:
     columns: pa.RecordBatch
 
 
-def parts(seed: int, per_hundred: Mapping[str, int], start: int, stop: int) -> Iterator[Part]:
+def parts(
+    seed: int, per_hundred: Mapping[str, int], start: int, stop: int, per_second: int = 1_000
+) -> Iterator[Part]:
     """Yield the events [start, stop) of the load, those of each contract together.
 
-    ``per_hundred`` says how many of each hundred events are of which contract.
+    ``per_hundred`` says how many of each hundred events are of which contract, ``per_second`` how
+    many pass in a second of event time.
     """
     numbers = np.arange(start, stop, dtype=np.int64)
     ends = accumulate(per_hundred.values())
@@ -63,14 +66,15 @@ def parts(seed: int, per_hundred: Mapping[str, int], start: int, stop: int) -> I
         own = (place >= 0) & (place < share)
         if own.any():
             nth = (numbers // 100 * share + place)[own]
-            yield _MAKERS[contract](_Draw(seed), numbers[own], nth)
+            yield _MAKERS[contract](_Draw(seed, per_second), numbers[own], nth)
 
 
 class _Draw:
     """Even draws by number: splitmix64 (Steele, Lea, Flood 2014) over seed, name and number."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, per_second: int) -> None:
         self._seed = seed
+        self.per_second = per_second
 
     def below(self, limit: int, name: str, numbers: Numbers) -> Numbers:
         """Return for each number an integer in [0, limit)."""
@@ -187,7 +191,8 @@ def _attributes(draw: _Draw, of: Numbers) -> dict[str, pa.Array]:
 
 
 def _event_times(draw: _Draw, numbers: Numbers) -> Numbers:
-    return FIRST_MS + numbers - draw.below(_DISORDER_MS, "late", numbers)
+    passed_ms = numbers * 1_000 // draw.per_second
+    return FIRST_MS + passed_ms - draw.below(_DISORDER_MS, "late", numbers)
 
 
 def _ids(kind: str, numbers: Numbers) -> pa.Array:

@@ -6,6 +6,7 @@ come from what it leaves behind: its log, the broker's timestamps, and the sampl
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,15 @@ import numpy as np
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from schemas.catalogue import AS_OF, INTERACTIONS, KPIS, Catalogue, create_topics, load_catalogue
+from schemas.catalogue import (
+    AS_OF,
+    INTERACTIONS,
+    KPIS,
+    PARTIALS,
+    Catalogue,
+    create_topics,
+    load_catalogue,
+)
 from schemas.client import offset_ranges, read_all
 from schemas.codec import Codec
 from schemas.errors import TopicMissing
@@ -48,7 +57,8 @@ class NotMeasurable(Exception):
 class Result:
     """What a run has shown; latencies are None where none was measured, problems empty if well.
 
-    ``seconds`` is from first event to the last KPI record of the scopes that publish most often,
+    ``seconds`` is from first event to the last KPI record of the scopes that publish most often, or
+    in a rebuild to the last partials,
     ``seconds_to_last_record`` to that of all. ``cpu_share`` is that of one core over the latter.
     """
 
@@ -93,7 +103,8 @@ def run(
     """
     bench = _Bench(scenario, settings, children, tell)
     bench.make_topics()
-    return bench.steady() if scenario.kind == "steady" else bench.catch_up()
+    kinds = {"catch-up": bench.catch_up, "steady": bench.steady, "rebuild": bench.rebuild}
+    return kinds[scenario.kind]()
 
 
 class _Bench:
@@ -125,12 +136,10 @@ class _Bench:
             return False
         return True
 
-    # -- the two kinds --------------------------------------------------------------------------
+    # -- the kinds ------------------------------------------------------------------------------
 
     def catch_up(self) -> Result:
-        self._tell(f"sending {self._events:,} events")
-        send_all(self._client, self._load())
-        require_load(self._client, self._catalogue, self._events)
+        self._send_all()
         self._tell("working them off")
         worker = self._start_worker()
         with sampled(worker.process.pid) as samples:
@@ -140,6 +149,27 @@ class _Bench:
         frequent = self._frequent_scopes()
         whole_s = max(at for at, scope in left.published if scope in frequent)
         return self._result(left, (start_s, whole_s, left.published[-1][0]), self._events, None)
+
+    def rebuild(self) -> Result:
+        self._send_all()
+        self._tell("working them off")
+        self._start_worker()
+        self._finish()
+        self._tell("rebuilding")
+        began_s = time.time()
+        rebuilding = self._children.start("rebuild", "rebuild")
+        log = self._settings.state_dir / "rebuild" / "worker-0.log"
+        self._children.wait_until(lambda: _starts(log) > 0, "worker", _START_S)
+        with sampled(_pid(log)) as samples:
+            self._children.finish(rebuilding.name, self._longest_s)
+        taken_over = _taken_over(log)
+        start_s = taken_over[0]
+        folded_s = max(at for at, _ in self._times_in(PARTIALS))
+        published = [each for each in self._times_in(KPIS) if each[0] >= began_s]
+        if not published or folded_s <= start_s:
+            raise NotMeasurable(f"{log}: nothing was published anew, expected everything")
+        left = _Run(taken_over, folded_s, samples, published)
+        return self._result(left, (start_s, folded_s, published[-1][0]), self._events, None)
 
     def steady(self) -> Result:
         assert self._scenario.rate is not None
@@ -162,9 +192,16 @@ class _Bench:
         span = start_s / 1000, end_s / 1000, end_s / 1000
         return self._result(left, span, len(measured), latency)
 
+    def _send_all(self) -> None:
+        self._tell(f"sending {self._events:,} events")
+        send_all(self._client, self._load())
+        require_load(self._client, self._catalogue, self._events)
+
     def _load(self) -> Iterator[tuple[str, bytes, bytes]]:
-        mix = self._scenario.per_hundred
-        return outgoing(self._catalogue, self._scenario.seed, mix, self._events)
+        chosen = self._scenario
+        return outgoing(
+            self._catalogue, chosen.seed, chosen.per_hundred, self._events, chosen.per_second
+        )
 
     def _frequent_scopes(self) -> set[str]:
         least_ms = min(scope.publish_every_ms for scope in self._scopes)
@@ -178,21 +215,28 @@ class _Bench:
         return self._children.start("worker", "worker", "--exit-when-idle", f"{idle_s:g}")
 
     def _finish(self) -> None:
-        self._children.finish("worker", 5 * _START_S + self._events / _LEAST_EVENTS_PER_S)
+        self._children.finish("worker", self._longest_s)
+
+    @property
+    def _longest_s(self) -> float:
+        return 5 * _START_S + self._events / _LEAST_EVENTS_PER_S
 
     def _left_behind(self, worker: Child, samples: ProcessSamples) -> _Run:
         ended = _times_of("input_ended", worker.log)
         if not ended:
             raise NotMeasurable(f"{worker.log}: no input_ended, expected one")
-        published = sorted(
-            (message.timestamp()[1] / 1000, (message.key() or b"").decode().partition("|")[0])
-            for messages in read_all(self._client, KPIS)
-            for message in messages
-        )
-        before = [(at_s, scope) for at_s, scope in published if at_s < ended[0]]
+        before = [each for each in self._times_in(KPIS) if each[0] < ended[0]]
         if not before:
             raise NotMeasurable(f"{KPIS}: no record before the input's end, expected some")
         return _Run(_taken_over(worker.log), ended[0], samples, before)
+
+    def _times_in(self, topic: str) -> list[tuple[float, str]]:
+        """Return when the records of a topic were written, in seconds, and their keys' scopes."""
+        return sorted(
+            (message.timestamp()[1] / 1000, (message.key() or b"").decode().partition("|")[0])
+            for messages in read_all(self._client, topic)
+            for message in messages
+        )
 
     # -- what came of it ------------------------------------------------------------------------
 
@@ -294,9 +338,20 @@ def _taken_over(log: Path) -> list[float]:
 
 def _times_of(event: str, log: Path) -> list[float]:
     """Return when a worker has logged an event, seconds of the wall clock."""
+    return [datetime.fromisoformat(each["timestamp"]).timestamp() for each in _logged(event, log)]
+
+
+def _starts(log: Path) -> int:
+    return len(_logged("worker_started", log)) if log.exists() else 0
+
+
+def _pid(log: Path) -> int:
+    return int(_logged("worker_started", log)[-1]["pid"])
+
+
+def _logged(event: str, log: Path) -> list[dict[str, Any]]:
     lines = log.read_text(errors="replace").splitlines()
-    found = (json.loads(line)["timestamp"] for line in lines if f'"{event}"' in line)
-    return [datetime.fromisoformat(each).timestamp() for each in found]
+    return [json.loads(line) for line in lines if f'"{event}"' in line]
 
 
 def plain(result: Result) -> dict[str, Any]:

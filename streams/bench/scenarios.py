@@ -31,11 +31,12 @@ class Scenario(BaseModel):
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
-    kind: Literal["catch-up", "steady"]
+    kind: Literal["catch-up", "steady", "rebuild"]
     kpis: str
     rules: str | None = None
     per_hundred: Mapping[str, Positive]
     seed: int
+    per_second: Positive = 1_000
     events: Positive
     rate: Positive | None = None
     warm_up_s: Annotated[int, Field(ge=0)] = 0

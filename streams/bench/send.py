@@ -29,14 +29,19 @@ class LoadLost(Exception):
 
 
 def outgoing(
-    catalogue: Catalogue, seed: int, per_hundred: Mapping[str, int], events: int
+    catalogue: Catalogue,
+    seed: int,
+    per_hundred: Mapping[str, int],
+    events: int,
+    per_second: int = 1_000,
 ) -> Iterator[Outgoing]:
     """Yield the first so many events of the load, encoded."""
     topics = {topic.contract: topic.name for topic in catalogue.inputs}
     registry = open_registry(None)
     codecs = {name: Codec(name, registry, topics[name]) for name in per_hundred}
     for start in range(0, events, _CHUNK):
-        for part in parts(seed, per_hundred, start, min(events, start + _CHUNK)):
+        stop = min(events, start + _CHUNK)
+        for part in parts(seed, per_hundred, start, stop, per_second):
             values = codecs[part.contract].encode_columns(part.columns)
             topic = topics[part.contract]
             yield from ((topic, key, value) for key, value in zip(part.keys, values, strict=True))

@@ -47,3 +47,16 @@ def test_a_steady_load_has_latencies_of_the_measured_events_alone(clean_kafka, s
 
     assert (True, 1_000, 0) == (figures["verified"], result.events, result.latency.unseen)
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["p999_ms"] <= figures["max_ms"]
+
+
+def test_a_rebuild_is_measured_from_its_worker_to_its_last_partials(
+    clean_kafka, settings, tmp_path
+):
+    """What was published before does not count, and verify agrees with what is published now."""
+    mix = {"interaction": 100}
+
+    result = measured(settings, tmp_path, id="c", kind="rebuild", per_hundred=mix)
+
+    assert ((), None, 1_000) == (result.problems, result.latency, result.events)
+    assert 0 < result.seconds <= result.seconds_to_last_record
+    assert result.kpi_records > 200

@@ -23,21 +23,22 @@ DIGESTS = {
     "whole-catch-up": "3529b673dc0b9610",
     "steady-10000": "5d3b0c94bde014fe",
     "steady-1000": "5d3b0c94bde014fe",
+    "whole-rebuild": "1931dc96eb0d9ce8",
 }
 
 
-def rows(seed, per_hundred, *bounds):
+def rows(seed, per_hundred, *bounds, per_second=1_000):
     """Return keys and records by contract of the pieces between bounds, one after the other."""
     found = {}
     for start, stop in pairwise(bounds):
-        for part in parts(seed, per_hundred, start, stop):
+        for part in parts(seed, per_hundred, start, stop, per_second):
             records = zip(part.keys, part.columns.to_pylist(), strict=True)
             found.setdefault(part.contract, []).extend(records)
     return found
 
 
 def digest(scenario):
-    found = rows(scenario.seed, scenario.per_hundred, 0, 2_000)
+    found = rows(scenario.seed, scenario.per_hundred, 0, 2_000, per_second=scenario.per_second)
     plain = {name: [[key.decode(), record] for key, record in made] for name, made in found.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
