@@ -56,7 +56,7 @@ COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 
 UV ?= uv
 
 lock: ## Pin the newest versions that pyproject.toml allows; needs uv (UV=path).
-	@$(COMPILE) --upgrade --extra local --extra build --extra dev --output-file requirements-dev.txt
+	@$(COMPILE) --upgrade --extra local --extra build --extra bench --extra dev --output-file requirements-dev.txt
 	@$(COMPILE) --extra local --extra build --constraints requirements-dev.txt --output-file requirements.txt
 	@sed -i.old "s/ $(EVERYWHERE)//" requirements.txt requirements-dev.txt
 	@rm requirements.txt.old requirements-dev.txt.old

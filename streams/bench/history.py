@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ COLUMNS: Final = (
     *("peak_rss_mb", "kpi_records", "verified"),
 )
 
+_RESULTS: Final = tuple(f":!{HISTORY_FILE.parent}/*.{kind}" for kind in ("csv", "svg"))
 _LIBRARIES: Final = ("andon", "faust-streaming", "aiokafka", "confluent-kafka", "polars", "numpy")
 _CALIBRATION_STEPS: Final = 2_000_000
 
@@ -53,7 +54,7 @@ def circumstances(kafka_version: str, settings: Mapping[str, str]) -> Circumstan
     return Circumstances(
         commit=_git("rev-parse", "--short=12", "HEAD") or "unknown",
         # Results themselves do not make the code another.
-        dirty=bool(_git("status", "--porcelain", "--", ".", f":!{HISTORY_FILE}")),
+        dirty=bool(_git("status", "--porcelain", "--", ".", *_RESULTS)),
         machine=f"{os.cpu_count()} x {_processor()}",
         versions="; ".join(
             [
@@ -79,17 +80,27 @@ def append_row(file: Path, row: Mapping[str, object]) -> None:
     """Add a row; a new file gets its header first. Raise HistoryError where columns differ."""
     if unknown := row.keys() ^ set(COLUMNS):
         raise ValueError(f"history: columns {sorted(unknown)} differ, expected {COLUMNS}")
+    append_rows(file, COLUMNS, [row])
+
+
+def append_rows(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Add rows to a file of these columns; raise HistoryError where its own differ.
+
+    A new file gets its header first; without rows nothing is made.
+    """
+    if not rows:
+        return
     try:
         with file.open("a+", newline="") as lines:
             lines.seek(0)
             header = next(csv.reader(lines), None)
-            if header not in (None, list(COLUMNS)):
-                raise HistoryError(f"{file}: columns {header}, expected {list(COLUMNS)}")
+            if header not in (None, list(columns)):
+                raise HistoryError(f"{file}: columns {header}, expected {list(columns)}")
             lines.seek(0, os.SEEK_END)
-            writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(lines, columns, lineterminator="\n")
             if header is None:
                 writer.writeheader()
-            writer.writerow({name: _text(row[name]) for name in COLUMNS})
+            writer.writerows({name: _text(row[name]) for name in columns} for row in rows)
     except OSError as problem:
         raise HistoryError(f"{file}: {problem.strerror}") from problem
 

@@ -34,13 +34,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Quantiles in ms, each a value that was seen; ``unseen`` events were never published."""
+    """Quantiles in ms of ``n`` that were seen, each a value of theirs; ``unseen`` never were."""
 
     p50_ms: float
     p99_ms: float
     p999_ms: float
     max_ms: float
     unseen: int
+    n: int
 
 
 def latencies_ms(events: Appended, records: Published) -> Reals:
@@ -69,9 +70,9 @@ def summarise(latencies: Reals) -> Latency:
     seen = latencies[~np.isnan(latencies)]
     unseen = len(latencies) - len(seen)
     if not len(seen):
-        return Latency(np.nan, np.nan, np.nan, np.nan, unseen)
+        return Latency(np.nan, np.nan, np.nan, np.nan, unseen, 0)
     p50, p99, p999, last = np.quantile(seen, [0.5, 0.99, 0.999, 1.0], method="higher")
-    return Latency(float(p50), float(p99), float(p999), float(last), unseen)
+    return Latency(float(p50), float(p99), float(p999), float(last), unseen, len(seen))
 
 
 def _groups(values: Numbers) -> dict[int, Numbers]:

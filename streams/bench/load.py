@@ -7,8 +7,11 @@ A thousand events pass in a second of event time, if nothing else is asked for. 
 interaction: it is offered, 30,000 events later answered, 300,000 events later completed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final
 
@@ -34,31 +37,59 @@ _QUESTIONS: Final = pa.array(
     ["greeting", "need", "solution", "data-protection", "summary", "farewell"]
 )
 _ITEM_POINTS: Final = 10
-_NAMES: Final = {
-    kind: pa.array([f"{kind}{n}" for n in range(count)])
-    for kind, count in zip("qatxr", (QUEUES, AGENTS, TEAMS, ISSUES, EVALUATORS), strict=True)
-}
 
 Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """So many events in a row, of which so many pass in a second of event time."""
+
+    events: int
+    per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """In what a load differs from the usual one.
+
+    ``failed_in`` says that one evaluation in so many is failed by a critical question, 0 that none
+    is. ``stretches`` are those that event time begins with; it goes on as in the last of them.
+    """
+
+    queues: int = QUEUES
+    agents: int = AGENTS
+    failed_in: int = 0
+    stretches: tuple[Stretch, ...] = ()
+
+
+USUAL: Final = Variant()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """Events of one contract: Kafka keys and columns, a row each."""
+    """Events of one contract: their numbers in the load, Kafka keys and columns, a row each."""
 
     contract: str
+    numbers: Numbers
     keys: list[bytes]
     columns: pa.RecordBatch
 
 
 def parts(
-    seed: int, per_hundred: Mapping[str, int], start: int, stop: int, per_second: int = 1_000
+    seed: int,
+    per_hundred: Mapping[str, int],
+    start: int,
+    stop: int,
+    per_second: int = 1_000,
+    variant: Variant = USUAL,
 ) -> Iterator[Part]:
     """Yield the events [start, stop) of the load, those of each contract together.
 
     ``per_hundred`` says how many of each hundred events are of which contract, ``per_second`` how
-    many pass in a second of event time.
+    many pass in a second of event time, unless the variant says so.
     """
+    draw = _Draw(seed, variant, variant.stretches or (Stretch(stop, per_second),))
     numbers = np.arange(start, stop, dtype=np.int64)
     ends = accumulate(per_hundred.values())
     for (contract, share), end in zip(per_hundred.items(), ends, strict=True):
@@ -66,15 +97,30 @@ def parts(
         own = (place >= 0) & (place < share)
         if own.any():
             nth = (numbers // 100 * share + place)[own]
-            yield _MAKERS[contract](_Draw(seed, per_second), numbers[own], nth)
+            yield _MAKERS[contract](draw, numbers[own], nth)
+
+
+def passed_ms(numbers: Numbers, stretches: tuple[Stretch, ...]) -> Numbers:
+    """Return for each number the ms of event time from the first event to its own.
+
+    >>> passed_ms(np.array([0, 5, 10, 12]), (Stretch(10, 10), Stretch(10, 20))).tolist()
+    [0, 500, 1000, 1100]
+    """
+    firsts = np.cumsum([0, *(stretch.events for stretch in stretches[:-1])])
+    rates = np.array([stretch.per_second for stretch in stretches])
+    begun_ms = np.cumsum([0, *(each.events * 1_000 // each.per_second for each in stretches[:-1])])
+    nth = np.searchsorted(firsts, numbers, side="right") - 1
+    passed: Numbers = begun_ms[nth] + (numbers - firsts[nth]) * 1_000 // rates[nth]
+    return passed
 
 
 class _Draw:
     """Even draws by number: splitmix64 (Steele, Lea, Flood 2014) over seed, name and number."""
 
-    def __init__(self, seed: int, per_second: int) -> None:
+    def __init__(self, seed: int, variant: Variant, stretches: tuple[Stretch, ...]) -> None:
         self._seed = seed
-        self.per_second = per_second
+        self.variant = variant
+        self.stretches = stretches
 
     def below(self, limit: int, name: str, numbers: Numbers) -> Numbers:
         """Return for each number an integer in [0, limit)."""
@@ -109,7 +155,7 @@ def _interactions(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
         "hold_ms": _where(completed, draw.below(60_000, "hold", nth)),
         "after_contact_work_ms": _where(completed, draw.below(60_000, "after", nth)),
     }
-    return _part("interaction", ids, columns)
+    return _part("interaction", numbers, ids, columns)
 
 
 def _surveys(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
@@ -131,7 +177,7 @@ def _surveys(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
         "resolved": draw.below(4, "solved", nth) > 0,
         "contacts_needed": 1 + draw.below(3, "needed", nth),
     }
-    return _part("survey", ids, columns)
+    return _part("survey", numbers, ids, columns)
 
 
 def _evaluations(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
@@ -149,17 +195,21 @@ def _evaluations(draw: _Draw, numbers: Numbers, nth: Numbers) -> Part:
         "interaction_id": _ids("i", of),
         **_attributes(draw, of),
         "channel": _same("VOICE", nth),
-        "evaluator_id": _named(_NAMES["r"], draw.below(EVALUATORS, "rater", nth)),
+        "evaluator_id": _of_kind("r", EVALUATORS, draw.below(EVALUATORS, "rater", nth)),
         "evaluator_kind": _same("HUMAN", nth),
         "purpose": _same("REGULAR", nth),
         "form_id": _same("voice", nth),
         "form_version": np.ones(len(nth), np.int64),
         "status": _same("SUBMITTED", nth),
         "score_percent": totals * 100.0 / (questions * _ITEM_POINTS),
-        "auto_failed": np.zeros(len(nth), np.bool_),
+        "auto_failed": _failed(draw.variant.failed_in, nth),
         "items": _items(items, points, questions),
     }
-    return _part("evaluation", evaluation_ids, columns)
+    return _part("evaluation", numbers, evaluation_ids, columns)
+
+
+def _failed(one_in: int, nth: Numbers) -> npt.NDArray[np.bool_]:
+    return nth % one_in == 0 if one_in else np.zeros(len(nth), np.bool_)
 
 
 def _items(items: Numbers, points: Numbers, questions: int) -> pa.Array:
@@ -181,18 +231,28 @@ def _items(items: Numbers, points: Numbers, questions: int) -> pa.Array:
 
 def _attributes(draw: _Draw, of: Numbers) -> dict[str, pa.Array]:
     """Return queue, agent, team and issue of interactions: the same in all their events."""
-    agent = draw.below(AGENTS, "agent", of)
+    queues, agents = draw.variant.queues, draw.variant.agents
+    agent = draw.below(agents, "agent", of)
     return {
-        "queue_id": _named(_NAMES["q"], draw.below(QUEUES, "queue", of)),
-        "agent_id": _named(_NAMES["a"], agent),
-        "team_id": _named(_NAMES["t"], agent % TEAMS),
-        "issue_id": _named(_NAMES["x"], draw.below(ISSUES, "issue", of)),
+        "queue_id": _of_kind("q", queues, draw.below(queues, "queue", of)),
+        "agent_id": _of_kind("a", agents, agent),
+        "team_id": _of_kind("t", TEAMS, agent % TEAMS),
+        "issue_id": _of_kind("x", ISSUES, draw.below(ISSUES, "issue", of)),
     }
 
 
 def _event_times(draw: _Draw, numbers: Numbers) -> Numbers:
-    passed_ms = numbers * 1_000 // draw.per_second
-    return FIRST_MS + passed_ms - draw.below(_DISORDER_MS, "late", numbers)
+    passed = passed_ms(numbers, draw.stretches)
+    return FIRST_MS + passed - draw.below(_DISORDER_MS, "late", numbers)
+
+
+@cache
+def _names(kind: str, count: int) -> pa.Array:
+    return pa.array([f"{kind}{n}" for n in range(count)])
+
+
+def _of_kind(kind: str, count: int, index: Numbers) -> pa.Array:
+    return _named(_names(kind, count), index)
 
 
 def _ids(kind: str, numbers: Numbers) -> pa.Array:
@@ -213,11 +273,9 @@ def _where(kept: npt.NDArray[np.bool_], values: Any) -> pa.Array:
     return pa.array(plain, mask=~kept)
 
 
-def _part(contract: str, keys: pa.Array, columns: Mapping[str, Any]) -> Part:
-    arrays = {name: pa.array(values) for name, values in columns.items()}
-    return Part(
-        contract, [key.encode() for key in keys.to_pylist()], pa.RecordBatch.from_pydict(arrays)
-    )
+def _part(contract: str, numbers: Numbers, keys: pa.Array, columns: Mapping[str, Any]) -> Part:
+    batch = pa.RecordBatch.from_pydict({name: pa.array(of) for name, of in columns.items()})
+    return Part(contract, numbers, [key.encode() for key in keys.to_pylist()], batch)
 
 
 _MAKERS: Final = {"interaction": _interactions, "survey": _surveys, "evaluation": _evaluations}

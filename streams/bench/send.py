@@ -1,7 +1,10 @@
 """The load on its way to Kafka: as fast as it goes, or at an even rate."""
 
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 from confluent_kafka import Producer
@@ -10,7 +13,7 @@ from schemas.catalogue import Catalogue
 from schemas.client import offset_ranges, producer_config
 from schemas.codec import Codec
 from schemas.registry import open_registry
-from streams.bench.load import parts
+from streams.bench.load import USUAL, Stretch, Variant, parts
 
 _CHUNK: Final = 50_000
 _TICK_S: Final = 0.005
@@ -34,17 +37,25 @@ def outgoing(
     per_hundred: Mapping[str, int],
     events: int,
     per_second: int = 1_000,
+    variant: Variant = USUAL,
+    *,
+    chunk: int = _CHUNK,
 ) -> Iterator[Outgoing]:
-    """Yield the first so many events of the load, encoded."""
+    """Yield the first so many events of the load, encoded, so many of them at a time."""
     topics = {topic.contract: topic.name for topic in catalogue.inputs}
     registry = open_registry(None)
     codecs = {name: Codec(name, registry, topics[name]) for name in per_hundred}
-    for start in range(0, events, _CHUNK):
-        stop = min(events, start + _CHUNK)
-        for part in parts(seed, per_hundred, start, stop, per_second):
+    for start in range(0, events, chunk):
+        stop = min(events, start + chunk)
+        made: list[tuple[int, Outgoing]] = []
+        for part in parts(seed, per_hundred, start, stop, per_second, variant):
             values = codecs[part.contract].encode_columns(part.columns)
             topic = topics[part.contract]
-            yield from ((topic, key, value) for key, value in zip(part.keys, values, strict=True))
+            rows = zip(part.numbers.tolist(), part.keys, values, strict=True)
+            made += [(number, (topic, key, value)) for number, key, value in rows]
+        if len(per_hundred) > 1:
+            made.sort(key=itemgetter(0))
+        yield from (event for _, event in made)
 
 
 def send_all(client: Mapping[str, Any], events: Iterable[Outgoing]) -> None:
@@ -57,19 +68,32 @@ def send_all(client: Mapping[str, Any], events: Iterable[Outgoing]) -> None:
     _finish(producer)
 
 
-def send_paced(client: Mapping[str, Any], events: list[Outgoing], rate: int) -> None:
-    """Send ``rate`` events a second, evenly; whoever falls behind catches up."""
+def send_paced(
+    client: Mapping[str, Any],
+    events: Iterator[Outgoing],
+    stretches: Sequence[Stretch],
+    over: threading.Event | None = None,
+) -> int:
+    """Send each stretch's events at its rate, evenly; whoever falls behind catches up.
+
+    Ends early when ``over`` is set. Returns how many events were sent.
+    """
     producer = _producer(client, linger_ms=5)
-    began = time.monotonic()
+    begins_s = time.monotonic()
     sent = 0
-    while sent < len(events):
-        due = min(len(events), int((time.monotonic() - began) * rate) + 1)
-        for event in events[sent:due]:
-            _send(producer, event)
-        sent = due
-        producer.poll(0)
-        time.sleep(_TICK_S)
+    for stretch in stretches:
+        own = 0
+        while own < stretch.events and not (over and over.is_set()):
+            due = int((time.monotonic() - begins_s) * stretch.per_second) + 1
+            for event in islice(events, min(due, stretch.events) - own):
+                _send(producer, event)
+            own = max(own, min(due, stretch.events))
+            producer.poll(0)
+            time.sleep(_TICK_S)
+        sent += own
+        begins_s += stretch.events / stretch.per_second
     _finish(producer)
+    return sent
 
 
 def require_load(client: Mapping[str, Any], catalogue: Catalogue, events: int) -> None:

@@ -1,18 +1,20 @@
 """What a run is seen through: the process from the system's side, KPI records from a reader's."""
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import psutil
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+import redis
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
-from schemas.catalogue import KPIS
 from schemas.client import consumer_config
+from sinks.keys import DEFAULT_KEYS
 
 _SAMPLE_S: Final = 0.05
 _FETCH_S: Final = 0.05
@@ -37,6 +39,10 @@ class ProcessSamples:
         """Return the CPU seconds that were spent between two moments of the wall clock."""
         start, end = np.interp([start_s, end_s], self.at_s, self.cpu_s)
         return float(end - start)
+
+    def rss_mb_at(self, at_s: float) -> float:
+        """Return the memory at a moment of the wall clock, in MB; raises ValueError if empty."""
+        return float(np.interp(at_s, self.at_s, self.rss)) / 1e6
 
     @property
     def peak_rss_mb(self) -> float:
@@ -63,26 +69,48 @@ def sampled(pid: int) -> Iterator[ProcessSamples]:
         yield samples
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A KPI record's Kafka key and value, and when a reader of committed records got it."""
+@dataclass(slots=True)
+class Receptions:
+    """When a reader of committed records got those of a topic it wanted, a place in each list.
 
-    received_ms: float
-    key: str
-    value: bytes
+    Where the records lie is enough: what they say is read again afterwards.
+    """
+
+    received_ms: list[float] = field(default_factory=list)
+    partition: list[int] = field(default_factory=list)
+    offset: list[int] = field(default_factory=list)
+
+    def add(self, received_ms: float, message: Message) -> None:
+        """Note a record."""
+        self.received_ms.append(received_ms)
+        self.partition.append(cast(int, message.partition()))
+        self.offset.append(cast(int, message.offset()))
+
+    def by_place(self) -> dict[tuple[int, int], float]:
+        """Return the moments by partition and offset."""
+        places = zip(self.partition, self.offset, strict=True)
+        return dict(zip(places, self.received_ms, strict=True))
 
 
 @contextmanager
-def kpi_records(client: Mapping[str, Any], scope: str, partitions: int) -> Iterator[list[Received]]:
-    """Give the KPI records of a scope as they get readable, until the block ends.
+def receptions(
+    client: Mapping[str, Any], wanted: Mapping[str, tuple[int, re.Pattern[bytes]]]
+) -> Iterator[dict[str, Receptions]]:
+    """Give what gets readable of some topics until the block ends.
 
-    Raises KafkaException at the end where the broker refused.
+    ``wanted`` says by topic how many partitions it has and what the keys begin with. Raises
+    KafkaException at the end where the broker refused.
     """
-    received: list[Received] = []
+    received = {topic: Receptions() for topic in wanted}
     problems: list[KafkaException] = []
-    prefix = f"{scope}|".encode()
     consumer = Consumer(consumer_config(client, fetch_wait_max_ms=100))
-    consumer.assign([TopicPartition(KPIS, p, OFFSET_BEGINNING) for p in range(partitions)])
+    consumer.assign(
+        [
+            TopicPartition(topic, p, OFFSET_BEGINNING)
+            for topic, (partitions, _) in wanted.items()
+            for p in range(partitions)
+        ]
+    )
 
     def read(over: threading.Event) -> None:
         while not over.is_set():
@@ -92,9 +120,9 @@ def kpi_records(client: Mapping[str, Any], scope: str, partitions: int) -> Itera
                 if message.error():
                     problems.append(KafkaException(message.error()))
                     return
-                key, value = message.key(), message.value()
-                if key is not None and value is not None and key.startswith(prefix):
-                    received.append(Received(now_ms, key.decode(), value))
+                topic = cast(str, message.topic())
+                if wanted[topic][1].match(message.key() or b""):
+                    received[topic].add(now_ms, message)
 
     try:
         with _thread(read):
@@ -103,6 +131,66 @@ def kpi_records(client: Mapping[str, Any], scope: str, partitions: int) -> Itera
         consumer.close()
     if problems:
         raise problems[0]
+
+
+@dataclass(slots=True)
+class Shown:
+    """When a reader of Redis saw which version of which KPI record, a place in each list."""
+
+    seen_ms: list[float] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    version: list[int] = field(default_factory=list)
+
+
+#: What a reader asks for who was told that records have changed: the versions that are there now.
+_VERSIONS: Final = """
+local found = {}
+for i = 1, #ARGV, 2 do
+  local record = redis.call('HGET', ARGV[i], ARGV[i + 1])
+  found[#found + 1] = record and string.match(record, '"version":(%d+)') or ''
+end
+return found
+"""
+
+
+@contextmanager
+def shown_in_redis(url: str, heads: Sequence[str]) -> Iterator[Shown]:
+    """Give what a reader of Redis sees of some heads' records until the block ends.
+
+    It reads as a wallboard does: told by the channel that records have changed, it asks for them.
+    """
+    shown = Shown()
+    client = redis.Redis.from_url(url)
+    pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub.subscribe(*(DEFAULT_KEYS.changed(head) for head in heads))
+    ask = client.register_script(_VERSIONS)
+
+    def read(over: threading.Event) -> None:
+        while not over.is_set():
+            message = pubsub.get_message(timeout=_FETCH_S)
+            if message is None:
+                continue
+            names = message["data"].decode().split("\n")
+            parts = [name.rpartition("|") for name in names]
+            places = [each for series, _, start in parts for each in (_series(series), start)]
+            versions = ask(args=places)
+            now_ms = time.time() * 1000
+            for name, version in zip(names, versions, strict=True):
+                if version:
+                    shown.seen_ms.append(now_ms)
+                    shown.name.append(name)
+                    shown.version.append(int(version))
+
+    try:
+        with _thread(read):
+            yield shown
+    finally:
+        pubsub.close()
+        client.close()
+
+
+def _series(series: str) -> str:
+    return DEFAULT_KEYS.records(series)
 
 
 @contextmanager

@@ -26,8 +26,11 @@ from streams.bench.history import (
     circumstances,
     now_text,
 )
+from streams.bench.picture import draw_curves
+from streams.bench.prepare import prepare
+from streams.bench.results import write_results
 from streams.bench.run import plain, run
-from streams.bench.scenarios import Scenario, load_scenarios
+from streams.bench.scenarios import Scenario, Suite, load_scenarios
 from streams.cli import CommandError
 from streams.cli.children import Children, Interrupted, interruptible
 from streams.cli.common import say
@@ -52,10 +55,16 @@ class BenchFormat(StrEnum):
 
 def bench(
     scenarios: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Which; all if none.")
+        list[str] | None,
+        typer.Argument(metavar="[SCENARIO]...", help="Which; the standard ones if none."),
     ] = None,
+    suite: Annotated[Suite, typer.Option(help="Which ones if none is named.")] = "standard",
     events: Annotated[
         int | None, typer.Option(min=1, help="Events to measure, in place of the scenario's.")
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="So long, for those at a rate, in place of --events."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tenth of the events: to see that all works.")
@@ -75,7 +84,10 @@ def bench(
 
     Example: andon bench reference-catch-up --events 200000
     """
-    chosen = [each.sized(events, quick=quick) for each in _chosen(scenarios or [])]
+    chosen = [
+        each.lasting(hours) if hours and each.rate else each.sized(events, quick=quick)
+        for each in _chosen(scenarios or [], suite)
+    ]
     tuned = tuned_settings(os.environ)
     found = circumstances(KAFKA_VERSION, tuned)
     try:
@@ -93,14 +105,16 @@ def bench(
         raise typer.Exit(1)
 
 
-def _chosen(ids: Sequence[str]) -> list[Scenario]:
+def _chosen(ids: Sequence[str], suite: str) -> list[Scenario]:
     known = load_scenarios()
     for each in ids:
         if each not in known:
             raise CommandError(
                 f"scenario: {each}, expected one of {', '.join(known)}", "name one of these", 2
             )
-    return [known[each] for each in ids or known]
+    if ids:
+        return [known[each] for each in ids]
+    return [each for each in known.values() if each.suite == suite]
 
 
 def tuned_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -139,6 +153,7 @@ def _measured(
     with _state_dir(keep=keep) as state_dir:
         environment = bench_environment(os.environ, scenario, state_dir)
         (state_dir / "no-rules").mkdir()
+        environment |= prepare(scenario, state_dir)
         with Stack.of(load_settings(environment), tell=say).bound():
             # Only now do the settings hold the addresses of what has just been started.
             settings = load_settings(environment)
@@ -149,6 +164,8 @@ def _measured(
     result["calibration_ms"] = calibrated
     row = {**asdict(found), **result, "date": now_text()}
     append_row(history, {name: row[name] for name in COLUMNS})
+    write_results(scenario, row, history.parent)
+    draw_curves(history.parent)
     return result
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,20 +180,37 @@ class Children:
 
     def finish(self, name: str, timeout_s: float) -> None:
         """Wait for a child that ends by itself; raise CommandError if it fails or does not end."""
-        child = self._children.pop(name)
+        self.finish_all([name], timeout_s)
+
+    def finish_all(self, names: Sequence[str], timeout_s: float) -> None:
+        """Wait for children that end by themselves, in any order; raise CommandError as above."""
+        children = [self._children.pop(name) for name in names]
         deadline = time.monotonic() + timeout_s
         try:
-            while child.process.poll() is None:
+            while running := [child for child in children if child.process.poll() is None]:
                 if time.monotonic() > deadline:
+                    slow = running[0]
                     raise CommandError(
-                        f"{name}: still running after {timeout_s:g} s", f"read {child.log}"
+                        f"{slow.name}: still running after {timeout_s:g} s", f"read {slow.log}"
                     )
                 self.tend()
                 time.sleep(_POLL_S)
         finally:
-            _end(child.process)
-        if child.process.returncode:
-            raise self._failure(child)
+            for child in children:
+                _end(child.process)
+        for child in children:
+            if child.process.returncode:
+                raise self._failure(child)
+
+    def named(self, name: str) -> Child:
+        """Return the child of that name; raises KeyError."""
+        return self._children[name]
+
+    def kill(self, name: str) -> None:
+        """End a child as a crash would, and forget it."""
+        child = self._children.pop(name)
+        child.process.kill()
+        child.process.wait()
 
     def stop(self, *names: str) -> None:
         """Ask the named children, or all of them, to end, and see that they do."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.catalogue import load_catalogue
+from streams.bench.freshness import Watch
 from streams.cli.children import Children
 from streams.settings import PREFIX, Settings
 from tests.faults.crew import Crew
@@ -20,7 +21,6 @@ from tests.faults.plan import Step, plan
 from tests.faults.report import Recovery, Report
 from tests.faults.sender import Sender
 from tests.faults.servers import Servers
-from tests.faults.watch import Watch
 from tests.waiting import wait_until
 
 _CREW: Final = 2

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
+from streams.bench.freshness import Mark, Watch
 from streams.sources.events import seeded
 from tests.faults.crew import Crew
 from tests.faults.link import Link, Request
 from tests.faults.plan import Fault, Moment, Step
 from tests.faults.report import Recovery
 from tests.faults.servers import Servers
-from tests.faults.watch import Mark, Watch
 from tests.waiting import wait_until
 
 PATIENCE_S: Final = 180.0

@@ -44,7 +44,7 @@ def test_an_event_in_no_record_is_unseen_and_leaves_the_quantiles_alone():
 
     found = summarise(latencies_ms(events, published((SALES, 140, 1, 0))))
 
-    assert Latency(40.0, 40.0, 40.0, 40.0, unseen=2) == found
+    assert Latency(40.0, 40.0, 40.0, 40.0, unseen=2, n=1) == found
 
 
 def test_what_an_earlier_record_includes_a_later_one_does_not_hide():
@@ -59,7 +59,7 @@ def test_quantiles_are_latencies_that_were_seen():
     """Of a thousand, p99.9 is the last but one or above, never a value in between."""
     found = summarise(np.arange(1, 1_001, dtype=float))
 
-    assert Latency(501.0, 991.0, 1_000.0, 1_000.0, unseen=0) == found
+    assert Latency(501.0, 991.0, 1_000.0, 1_000.0, unseen=0, n=1_000) == found
 
 
 KEYS, OFFSETS = st.integers(0, 2), st.integers(0, 9)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.catalogue import load_catalogue
 from schemas.codec import Codec
 from schemas.registry import FileRegistry
-from streams.bench.load import FIRST_MS, parts
+from streams.bench.load import FIRST_MS, USUAL, Stretch, Variant, parts, passed_ms
 from streams.bench.scenarios import load_scenarios
 from streams.bench.send import outgoing
 
@@ -24,21 +25,44 @@ DIGESTS = {
     "steady-10000": "5d3b0c94bde014fe",
     "steady-1000": "5d3b0c94bde014fe",
     "whole-rebuild": "1931dc96eb0d9ce8",
+    "whole-steady-10000": "7fe0bf605da98a72",
+    "whole-steady-1000": "f006a00da920f14e",
+    "burst-3x": "e486ef47bad1e9b1",
+    "endurance": "e486ef47bad1e9b1",
+    "scale-agents-1000": "2ce9d28a995bae36",
+    "scale-agents-10000": "138b00d30eba7ff3",
+    "scale-agents-100000": "cf557f64133975ab",
+    "scale-windows-1m": "5d3b0c94bde014fe",
+    "scale-windows-15m": "5d3b0c94bde014fe",
+    "scale-windows-60m": "5d3b0c94bde014fe",
+    "scale-windows-day": "5d3b0c94bde014fe",
+    "scale-partitions-4": "5d3b0c94bde014fe",
+    "scale-partitions-16": "5d3b0c94bde014fe",
+    "scale-partitions-64": "5d3b0c94bde014fe",
+    "scale-workers-1": "5d3b0c94bde014fe",
+    "scale-workers-2": "5d3b0c94bde014fe",
+    "scale-workers-4": "5d3b0c94bde014fe",
+    "scale-large-day": "644775e3289b3d63",
+    "recovery-50000": "5dde0ddc0a6b870a",
+    "recovery-250000": "5dde0ddc0a6b870a",
+    "recovery-1000000": "5dde0ddc0a6b870a",
+    "recovery-2500000": "5dde0ddc0a6b870a",
 }
 
 
-def rows(seed, per_hundred, *bounds, per_second=1_000):
+def rows(seed, per_hundred, *bounds, per_second=1_000, variant=USUAL):
     """Return keys and records by contract of the pieces between bounds, one after the other."""
     found = {}
     for start, stop in pairwise(bounds):
-        for part in parts(seed, per_hundred, start, stop, per_second):
+        for part in parts(seed, per_hundred, start, stop, per_second, variant):
             records = zip(part.keys, part.columns.to_pylist(), strict=True)
             found.setdefault(part.contract, []).extend(records)
     return found
 
 
 def digest(scenario):
-    found = rows(scenario.seed, scenario.per_hundred, 0, 2_000, per_second=scenario.per_second)
+    shape = {"per_second": scenario.per_second, "variant": scenario.variant}
+    found = rows(scenario.seed, scenario.per_hundred, 0, 2_000, **shape)
     plain = {name: [[key.decode(), record] for key, record in made] for name, made in found.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -120,3 +144,45 @@ def test_a_thousand_events_pass_in_a_second_of_event_time_within_the_disorder():
     ]
 
     assert all(FIRST_MS + n - 500 < time <= FIRST_MS + n for n, time in enumerate(times))
+
+
+def test_event_time_goes_on_from_stretch_to_stretch():
+    """Three times as many events a second are three times as dense in event time, and no later."""
+    burst = (Stretch(10, 5), Stretch(30, 15), Stretch(10, 5))
+
+    found = passed_ms(np.array([0, 9, 10, 39, 40, 50, 55]), burst)
+
+    assert [0, 1_800, 2_000, 3_933, 4_000, 6_000, 7_000] == found.tolist()
+
+
+def test_one_evaluation_in_so_many_is_failed_by_a_critical_question():
+    """And none, where nobody asked for it."""
+    failed, usual = (
+        [record["auto_failed"] for _, record in rows(5, MIX, 0, 1_000, variant=each)["evaluation"]]
+        for each in (Variant(failed_in=5), USUAL)
+    )
+
+    assert [True, False, False, False, False] * 2 == failed
+    assert not any(usual)
+
+
+def test_a_load_has_as_many_agents_and_queues_as_asked():
+    """Each of ten agents and three queues is drawn in three thousand events."""
+    made = rows(5, {"interaction": 100}, 0, 3_000, variant=Variant(queues=3, agents=10))
+
+    records = [record for _, record in made["interaction"]]
+    assert {f"q{n}" for n in range(3)} == {record["queue_id"] for record in records}
+    assert {None, *(f"a{n}" for n in range(10))} == {record["agent_id"] for record in records}
+
+
+def test_events_of_several_contracts_go_out_in_the_order_of_their_numbers():
+    """A survey does not wait for fifty thousand interactions, whatever the size of the pieces."""
+    codecs = {t.name: Codec(t.contract, FileRegistry(), t.name) for t in load_catalogue().inputs}
+
+    times = [
+        codecs[topic].decode(value)["event_time"]
+        for topic, _, value in outgoing(load_catalogue(), 5, MIX, 400, 1, chunk=150)
+    ]
+
+    # A second apart each, and half a second out of order at most.
+    assert times == sorted(times)

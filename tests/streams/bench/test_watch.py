@@ -12,3 +12,4 @@ def test_cpu_between_two_moments_is_read_between_the_samples():
 
     assert 0.5 == samples.cpu_between_s(10.5, 12.0)
     assert 9.0 == samples.peak_rss_mb
+    assert 8.0 == samples.rss_mb_at(12.0)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from confluent_kafka import (
     OFFSET_END,
@@ -98,7 +98,8 @@ class Watch:
     def _waiting_since(self, mark: Mark) -> list[tuple[str, int]]:
         positions = self._positions
         still = [key for key, held in mark.positions.items() if positions[key] <= held]
-        asked = {TopicPartition(*key): OffsetSpec.latest() for key in still}
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(*key): latest for key in still}
         try:
             ends = list_offsets(
                 AdminClient(self._client), asked, IsolationLevel.READ_COMMITTED, _ASK_S
@@ -134,6 +135,7 @@ class Watch:
         while not self._over.is_set():
             for message in self._reader.consume(5_000, _LOOK_S):
                 if message.error() is None:
-                    partition, written_ms = message.partition(), message.timestamp()[1]
+                    partition = cast(int, message.partition())
+                    written_ms = message.timestamp()[1]
                     before_ms = self._written_ms.get(partition, 0.0)
                     self._written_ms[partition] = max(before_ms, float(written_ms))
