@@ -17,8 +17,8 @@ def drained_after_s(append_ms: Reals, waits_ms: Reals, since_ms: float, most: in
     if np.count_nonzero(np.isnan(waits_ms)) > most:
         return None
     seen_ms = np.sort(append_ms + waits_ms)
-    appended = np.searchsorted(np.sort(append_ms), seen_ms, side="right")
     # Just before each moment at which more is seen, so much was not.
+    appended = np.searchsorted(np.sort(append_ms), seen_ms, side="left")
     unseen = appended - np.searchsorted(seen_ms, seen_ms, side="left")
     late = np.flatnonzero((unseen > most) & (seen_ms > since_ms))
     if not len(late):

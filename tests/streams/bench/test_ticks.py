@@ -1,4 +1,4 @@
-"""A tick of rules is due by the events alone: with the append that takes the last watermark over it."""
+"""A tick of rules is due with the append that takes the last partition's watermark over it."""
 
 import numpy as np
 
