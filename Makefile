@@ -70,7 +70,7 @@ $(VENV)/.run: requirements.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt pyproject.toml
-	$(call install,requirements-dev.txt,260 MB)
+	$(call install,requirements-dev.txt,280 MB)
 	@touch $@ $(VENV)/.run
 
 define install

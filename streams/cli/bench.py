@@ -98,7 +98,10 @@ def bench(
         raise typer.Exit(interrupted.exit_code) from None
     if format is BenchFormat.TABLE:
         # Figures cut off help nobody, least of all in a file.
-        Console(width=max(_WIDTH, Console().width)).print(_table(results))
+        console = Console(width=max(_WIDTH, Console().width))
+        console.print(_table(results))
+        if any(len(result["latencies"]) > 1 for result in results):
+            console.print(_latency_table(results))
     ok = all(result["verified"] for result in results)
     typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results}))
     if not ok:
@@ -206,6 +209,17 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
             f"{result['kpi_records']:,}",
             "yes" if result["verified"] else "NO",
         )
+    return table
+
+
+def _latency_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("scenario", "until", box=None, header_style="bold")
+    for title in ("of", "p50 ms", "p99 ms", "p99.9 ms", "max ms"):
+        table.add_column(title, justify="right")
+    for result in results:
+        for what, found in result["latencies"].items():
+            quantiles = (_ms(found[name]) for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))
+            table.add_row(result["scenario"], what, f"{found['n']:,}", *quantiles)
     return table
 
 
