@@ -33,7 +33,7 @@ class Mark:
 class Watch:
     """Follows the group's committed positions and the committed KPI records; a context.
 
-    `client` is librdkafka's configuration for the broker itself, not for the link.
+    `client` is librdkafka's configuration, for the broker itself where workers go another way.
     """
 
     def __init__(self, client: Mapping[str, Any], group: str, catalogue: Catalogue) -> None:
