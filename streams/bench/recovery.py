@@ -51,10 +51,7 @@ def recovery(stage: Stage) -> Result:
     ):
         stage.wait_for_takeover(worker)
         stage.children.wait_until(
-            lambda: watch.processed >= scenario.events,
-            "fill",
-            START_S,
-            lambda: watch.processed,
+            lambda: watch.processed >= scenario.events, "fill", START_S, lambda: watch.processed
         )
         takeovers = [
             _take_over(stage, watch, f"worker-{n}", f"worker-{n + 1}")

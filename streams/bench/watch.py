@@ -104,13 +104,13 @@ def receptions(
     received = {topic: Receptions() for topic in wanted}
     problems: list[KafkaException] = []
     consumer = Consumer(consumer_config(client, fetch_wait_max_ms=100))
-    consumer.assign(
-        [
-            TopicPartition(topic, p, OFFSET_BEGINNING)
-            for topic, (partitions, _) in wanted.items()
-            for p in range(partitions)
-        ]
-    )
+    places = [(topic, p) for topic, (count, _) in wanted.items() for p in range(count)]
+    consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
+
+    def note(message: Message, now_ms: float) -> None:
+        topic = cast(str, message.topic())
+        if wanted[topic][1].match(message.key() or b""):
+            received[topic].add(now_ms, message)
 
     def read(over: threading.Event) -> None:
         while not over.is_set():
@@ -120,9 +120,7 @@ def receptions(
                 if message.error():
                     problems.append(KafkaException(message.error()))
                     return
-                topic = cast(str, message.topic())
-                if wanted[topic][1].match(message.key() or b""):
-                    received[topic].add(now_ms, message)
+                note(message, now_ms)
 
     try:
         with _thread(read):
@@ -140,6 +138,13 @@ class Shown:
     seen_ms: list[float] = field(default_factory=list)
     name: list[str] = field(default_factory=list)
     version: list[int] = field(default_factory=list)
+
+    def add(self, seen_ms: float, names: Sequence[str], versions: Sequence[bytes]) -> None:
+        """Note what was there of some records; no version means that one is not there any more."""
+        found = [(name, int(at)) for name, at in zip(names, versions, strict=True) if at]
+        self.seen_ms += [seen_ms] * len(found)
+        self.name += [name for name, _ in found]
+        self.version += [version for _, version in found]
 
 
 #: What a reader asks for who was told that records have changed: the versions that are there now.
@@ -172,14 +177,9 @@ def shown_in_redis(url: str, heads: Sequence[str]) -> Iterator[Shown]:
                 continue
             names = message["data"].decode().split("\n")
             parts = [name.rpartition("|") for name in names]
-            places = [each for series, _, start in parts for each in (_series(series), start)]
-            versions = ask(args=places)
-            now_ms = time.time() * 1000
-            for name, version in zip(names, versions, strict=True):
-                if version:
-                    shown.seen_ms.append(now_ms)
-                    shown.name.append(name)
-                    shown.version.append(int(version))
+            places = [(DEFAULT_KEYS.records(series), start) for series, _, start in parts]
+            versions = ask(args=[each for place in places for each in place])
+            shown.add(time.time() * 1000, names, versions)
 
     try:
         with _thread(read):
@@ -187,10 +187,6 @@ def shown_in_redis(url: str, heads: Sequence[str]) -> Iterator[Shown]:
     finally:
         pubsub.close()
         client.close()
-
-
-def _series(series: str) -> str:
-    return DEFAULT_KEYS.records(series)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def test_a_burst_has_latencies_of_each_phase_and_a_time_to_drain(clean_kafka, se
     )
 
     assert ((), 2_000) == (result.problems, result.events)
-    assert {"queue before": 400, "queue burst": 1_200, "queue after": 400} == {
+    assert {"queue": 2_000, "queue, before": 400, "queue, burst": 1_200, "queue, after": 400} == {
         name: latency.n for name, latency in result.latencies.items()
     }
     assert result.details["drain_s"] >= 0
