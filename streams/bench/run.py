@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +12,7 @@ from streams.bench.endurance import endurance
 from streams.bench.latency import Latency
 from streams.bench.recovery import recovery
 from streams.bench.scenarios import Scenario
+from streams.bench.send import require_load, send_all
 from streams.bench.stage import (
     START_S,
     Left,
@@ -24,7 +25,7 @@ from streams.bench.stage import (
 )
 from streams.bench.steady import steady
 from streams.bench.watch import sampled
-from streams.cli.children import Children
+from streams.cli.children import Child, Children
 from streams.settings import Settings
 
 
@@ -41,16 +42,42 @@ def run(
 
 
 def catch_up(stage: Stage) -> Result:
-    """Let workers work off topics that are full."""
+    """Let a worker work off topics that are full."""
     stage.send_all()
     stage.tell("working them off")
-    names = ["worker", *(f"worker-{n}" for n in range(2, stage.scenario.workers + 1))]
+    worker = stage.start_worker()
+    with sampled(worker.process.pid) as samples:
+        stage.finish()
+    left = stage.left_behind([worker], [samples])
+    start_s = max(at for at in left.taken_over_s if at <= left.first_s)
+    return _until_whole(stage, left, start_s)
+
+
+def at_once(stage: Stage) -> Result:
+    """Let several workers share the partitions, and then send as fast as it goes."""
+    events = list(stage.load())
+    names = [f"worker-{n}" for n in range(stage.scenario.workers)]
     workers = [stage.start_worker(name) for name in names]
     with ExitStack() as stack:
         samples = [stack.enter_context(sampled(each.process.pid)) for each in workers]
+        stage.children.wait_until(lambda: _share(stage, workers), "workers", START_S)
+        stage.tell(f"sending {stage.events:,} events")
+        start_s = time.time()
+        send_all(stage.client, events)
         stage.finish(*names)
-    left = stage.left_behind(workers, samples)
-    start_s = max(at for at in left.taken_over_s if at <= left.first_s)
+    require_load(stage.client, stage.catalogue, stage.events)
+    return _until_whole(stage, stage.left_behind(workers, samples), start_s)
+
+
+def _share(stage: Stage, workers: Sequence[Child]) -> bool:
+    """Tell whether each of the workers has partitions, and together they have all."""
+    all_ = sum(stage.catalogue[source].partitions for source in stage.definitions.sources)
+    taken = [logged("partitions_taken_over", worker.log) for worker in workers]
+    return all(taken) and all_ == sum(each[-1]["partitions"] for each in taken)
+
+
+def _until_whole(stage: Stage, left: Left, start_s: float) -> Result:
+    """Return the result up to the last record of those scopes that publish most often."""
     least_ms = min(scope.publish_every_ms for scope in stage.scopes)
     frequent = {scope.id for scope in stage.scopes if scope.publish_every_ms == least_ms}
     whole_s = max(times[-1] for scope, times in left.published.items() if scope in frequent)
@@ -81,6 +108,7 @@ def rebuild(stage: Stage) -> Result:
 
 _KINDS: dict[str, Callable[[Stage], Result]] = {
     "catch-up": catch_up,
+    "at-once": at_once,
     "steady": steady,
     "rebuild": rebuild,
     "burst": burst,

@@ -18,7 +18,7 @@ QUICK = 10
 _CONTRACTS: Final = {"interaction", "survey", "evaluation"}
 _AT_A_RATE: Final = {"steady", "endurance", "recovery"}
 Positive = Annotated[int, Field(gt=0)]
-Kind = Literal["catch-up", "steady", "rebuild", "burst", "recovery", "endurance"]
+Kind = Literal["catch-up", "at-once", "steady", "rebuild", "burst", "recovery", "endurance"]
 Suite = Literal["standard", "scale", "recovery", "long"]
 
 

@@ -156,7 +156,7 @@ def test_memory_is_looked_at_over_an_even_load(clean_kafka, settings, tmp_path):
 def test_several_workers_share_a_topic_and_their_cpu_is_added_up(clean_kafka, settings, tmp_path):
     """Each takes its part, and together they have counted everything."""
     result = measured(
-        settings, tmp_path, id="h", kind="catch-up", per_hundred={"interaction": 100}, workers=2
+        settings, tmp_path, id="h", kind="at-once", per_hundred={"interaction": 100}, workers=2
     )
 
     assert ((), 1_000) == (result.problems, result.events)
