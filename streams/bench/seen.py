@@ -26,11 +26,7 @@ SCOPES: Final = ("queue", "team", "overall")
 
 
 def head_of(scope: Scope) -> str:
-    """Return the head of the scope's longest window: every event of the scope is in one of these.
-
-    >>> head_of(scope)  # doctest: +SKIP
-    'queue|DAY:86400000'
-    """
+    """Return the head of the scope's longest window: every event of the scope is in one of these."""
     window = max(scope.windows, key=lambda each: each.size_ms)
     return f"{scope.id}|{window.kind}:{window.size_ms}"
 

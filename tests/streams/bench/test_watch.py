@@ -1,6 +1,19 @@
-"""CPU and memory of a process, as samples tell them."""
+"""What a run is seen through: samples of a process, and what readers note."""
 
-from streams.bench.watch import ProcessSamples
+import pytest
+import redis
+
+from sinks.keys import DEFAULT_KEYS
+from streams.bench.watch import ProcessSamples, shown_in_redis
+from tests.waiting import wait_until
+
+HEAD = "queue|DAY:86400000"
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as connected:
+        yield connected
 
 
 def test_cpu_between_two_moments_is_read_between_the_samples():
@@ -13,3 +26,15 @@ def test_cpu_between_two_moments_is_read_between_the_samples():
     assert 0.5 == samples.cpu_between_s(10.5, 12.0)
     assert 9.0 == samples.peak_rss_mb
     assert 8.0 == samples.rss_mb_at(12.0)
+
+
+def test_a_reader_of_redis_notes_the_versions_that_are_there_when_it_asks(client, redis_url):
+    """A record that is gone by then was not seen."""
+    client.hset(DEFAULT_KEYS.records("queue|a|DAY:86400000"), "0", '{"version":281474976710657}')
+    told = "queue|a|DAY:86400000|0\nqueue|b|DAY:86400000|0"
+
+    with shown_in_redis(redis_url, [HEAD]) as shown:
+        wait_until(lambda: client.publish(DEFAULT_KEYS.changed(HEAD), told) == 1)
+        wait_until(lambda: len(shown.name) == 1)
+
+    assert (["queue|a|DAY:86400000|0"], [281474976710657]) == (shown.name, shown.version)

@@ -64,6 +64,28 @@ def test_a_child_that_must_not_end_is_missed_at_once(children):
         children.tend()
 
 
+def test_children_that_do_their_work_together_may_end_in_any_order(children):
+    """None of them is missed while another is at work; one that fails is told."""
+    children.start("slow", "import time; time.sleep(0.5)")
+    children.start("quick", "pass").process.wait(20)
+    children.finish_all(["slow", "quick"], 20)
+
+    children.start("good", "pass")
+    children.start("bad", "raise SystemExit(4)")
+    with pytest.raises(CommandError, match="bad: ended with code 4"):
+        children.finish_all(["good", "bad"], 20)
+
+
+def test_a_child_that_was_killed_is_not_missed(children):
+    """Who kills it has wanted that."""
+    child = children.start("victim", "import time; time.sleep(60)")
+    assert child is children.named("victim")
+    children.kill("victim")
+    children.tend()
+
+    assert -signal.SIGKILL == child.process.returncode
+
+
 def test_a_child_that_does_its_work_is_waited_for(children):
     """A child that ends well is done; one that fails is told."""
     children.start("good", "pass")
