@@ -26,7 +26,7 @@ SCOPES: Final = ("queue", "team", "overall")
 
 
 def head_of(scope: Scope) -> str:
-    """Return the head of the scope's longest window: every event of the scope is in one of these."""
+    """Return the head of the scope's longest window: every event of it is in one of these."""
     window = max(scope.windows, key=lambda each: each.size_ms)
     return f"{scope.id}|{window.kind}:{window.size_ms}"
 
