@@ -83,7 +83,9 @@ class Engine:
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
     rebuild, what is in the topics already: that is decided again, and not published again. One that
     ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
-    would be replaced at once.
+    would be replaced at once. A scope is published with a merge that comes ``leeway_ms`` before its
+    interval is over, and waits as long for one after it: what a merge brings is then not kept for
+    the rest of an interval.
     """
 
     definitions: Definitions
@@ -95,6 +97,7 @@ class Engine:
     bases: dict[TP, Basis] = field(default_factory=dict)
     published: Published | None = None
     hurries: bool = False
+    leeway_ms: int = 0
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[str, int] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class Engine:
             by_partition.setdefault(batch.tp, []).append(batch)
         self._fold(flush, by_partition, advances or {}, now_ms)
         moved = self._merge(flush, by_partition, now_ms)
-        self._publish(flush, now_ms, everything=publish_all or checkpoint)
+        self._publish(flush, now_ms, news=bool(moved), everything=publish_all or checkpoint)
         for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
             self._write_progress(flush, tp)
         if checkpoint and not self.is_behind:
@@ -158,9 +161,9 @@ class Engine:
         return bool(self._to_publish)
 
     def is_due(self, now_ms: int) -> bool:
-        """Tell whether any scope has changes whose publishing interval is over."""
+        """Tell whether any scope has changes that no merge took along in its interval."""
         return self.is_behind or any(
-            self._is_scope_due(scope_id, now_ms)
+            self._is_scope_due(scope_id, now_ms - self.leeway_ms)
             and any(stage.merge.has_changed(scope_id) for stage in self.merges.values())
             for scope_id in self._records
         )
@@ -285,12 +288,16 @@ class Engine:
     def _is_scope_due(self, scope_id: str, now_ms: int) -> bool:
         if self.hurries:
             return False
-        every = self.definitions.registry.scope(scope_id).publish_every_ms
-        return now_ms - self._published_ms.get(scope_id, 0) >= every
+        return now_ms >= self._next_due_ms(scope_id)
 
-    def _publish(self, flush: Flush, now_ms: int, *, everything: bool) -> None:
+    def _next_due_ms(self, scope_id: str) -> int:
+        every = self.definitions.registry.scope(scope_id).publish_every_ms
+        return self._published_ms.get(scope_id, 0) + every
+
+    def _publish(self, flush: Flush, now_ms: int, *, news: bool, everything: bool) -> None:
+        look_ms = now_ms + (self.leeway_ms if news else -self.leeway_ms)
         for scope_id in self._records:
-            if everything or self._is_scope_due(scope_id, now_ms):
+            if everything or self._is_scope_due(scope_id, look_ms):
                 changed = [
                     tp for tp, stage in self.merges.items() if stage.merge.has_changed(scope_id)
                 ]
@@ -321,7 +328,10 @@ class Engine:
             records = self._records[scope_id].records(publications, now_ms)
             flush.outputs += records
             flush.kpi_records += len(records)
-            self._published_ms[scope_id] = now_ms
+            due_ms = self._next_due_ms(scope_id)
+            # Somewhat early or late, it keeps its pace: never more often than its interval says.
+            is_in_time = abs(now_ms - due_ms) <= self.leeway_ms
+            self._published_ms[scope_id] = due_ms if is_in_time else now_ms
         if waiting:
             self._to_publish[scope_id] = waiting
         return published

@@ -89,7 +89,9 @@ class Worker:
         self.settings = settings
         self.definitions = definitions
         self.transactional_id = f"{settings.application_id}-{uuid.uuid4().hex}"
-        self.engine = Engine(definitions, self.transactional_id, epoch=0)
+        self.engine = Engine(
+            definitions, self.transactional_id, 0, leeway_ms=settings.flush_interval_ms // 2
+        )
         self.hooks = Hooks(
             lambda: self.engine.positions,
             self.before_revocation,
