@@ -50,7 +50,7 @@ HURRIED_FLUSH_S = 1.0
 #: So many collected events are worth a flush of their own, before its time.
 ENOUGH_EVENTS = 60_000
 
-#: How long partials wait for those of other partitions, which arrive in the same moment.
+#: How long what has come waits for that of other partitions, which arrives in the same moment.
 COMPANY_S = 0.01
 
 #: How far a partition may run ahead of the others in a rebuild, in event time.
@@ -123,7 +123,7 @@ class Worker:
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
         self._judged: dict[TP, tuple[int, int]] = {}
-        self._checkpointed = time.monotonic()
+        self._folded = self._checkpointed = time.monotonic()
         self._measured = 0.0
         self._looked = 0.0
         self._input_ended = False
@@ -275,19 +275,21 @@ class Worker:
     def _due(self, now: float) -> set[bool]:
         """Tell what is due: partials (True) after a moment, inputs (False) by time or number.
 
+        The time of inputs is that since the last were taken: they keep their pace, however long a
+        flush takes, and what comes after a silence waits for nothing.
         The two are taken apart: inputs folded with every merge would make partials at once again,
         and a busy loop of tiny flushes.
         """
         due = set()
         for partials, since in self._pending_since.items():
             waited_s = now - since
-            if partials:
-                is_due = waited_s >= COMPANY_S
-            else:
+            is_due = waited_s >= COMPANY_S
+            if not partials:
                 count = sum(len(b.records) for b in self._pending if b.tp.topic != PARTIALS)
                 most = self.settings.flush_max_events if self.engine.hurries else ENOUGH_EVENTS
                 enough = min(self._event_limit, most)
-                is_due = waited_s * 1000 >= self.settings.flush_interval_ms or count >= enough
+                is_time = (now - self._folded) * 1000 >= self.settings.flush_interval_ms
+                is_due = (is_due and is_time) or count >= enough
             if is_due:
                 due.add(partials)
         return due
@@ -314,6 +316,8 @@ class Worker:
                 due.discard(True)
             batches = self._next_batches(due)
             started = time.monotonic()
+            if False in due:
+                self._folded = started
             flush = self.engine.flush(
                 batches,
                 _now_ms(),
