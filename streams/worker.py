@@ -45,13 +45,21 @@ FLUSH_S = 0.5
 
 #: What it may take with a worker far behind: nobody waits for its figures, and large flushes cost
 #: less.
-HURRIED_FLUSH_S = 1.0
+HURRIED_FLUSH_S = 1.5
+
+#: How many times longer than usual it goes from checkpoint to checkpoint, and so from publication
+#: to publication: both cost as much as a second of events, and who takes over has the backlog to
+#: work off before anything is fresh again.
+HURRIED_CHECKPOINTS = 3
 
 #: So many collected events are worth a flush of their own, before its time.
 ENOUGH_EVENTS = 60_000
 
 #: How long what has come waits for that of other partitions, which arrives in the same moment.
 COMPANY_S = 0.01
+
+#: Partials that have waited so long are a backlog too: there is always more of them.
+BACKLOG_S = 1.0
 
 #: How far a partition may run ahead of the others in a rebuild, in event time.
 AHEAD_MS = 600_000
@@ -262,8 +270,11 @@ class Worker:
             await asyncio.sleep(_LOOK_EVERY_S)
             return
         now = time.monotonic()
-        self.engine.hurries = self._is_far_behind()
-        checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
+        self.engine.hurries = self._is_far_behind(now)
+        checkpoint_s = self.settings.checkpoint_interval_s
+        if self.engine.hurries:
+            checkpoint_s *= HURRIED_CHECKPOINTS
+        checkpoint = now - self._checkpointed >= checkpoint_s
         advances = self._due_advances(now)
         if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
             await self.flush(advances=advances, checkpoint=checkpoint)
@@ -468,13 +479,16 @@ class Worker:
         position, stable = known
         return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
 
-    def _is_far_behind(self) -> bool:
-        return any(self._lag(tp) > ENOUGH_EVENTS for tp in self.engine.folds)
+    def _is_far_behind(self, now: float) -> bool:
+        waited_s = now - self._pending_since.get(True, now)
+        # Who has nearly made it goes on to the end: what is published before is published again.
+        limit = ENOUGH_EVENTS // 2 if self.engine.hurries else ENOUGH_EVENTS
+        return waited_s > BACKLOG_S or sum(map(self._lag, self.engine.folds)) > limit
 
     def _lag(self, tp: TP) -> int:
-        """Return how much is known to lie before a partition that is to be fetched."""
+        """Return how much is known to lie before a partition, fetched or not."""
         known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        return 0 if known is None else int(known[1] - known[0])
+        return 0 if known is None else int(known[1] - self.engine.folds[tp].position)
 
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:
