@@ -83,7 +83,9 @@ class Engine:
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
     rebuild, what is in the topics already: that is decided again, and not published again. One that
     ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
-    would be replaced at once.
+    would be replaced at once. A scope of a partition is published with a merge that comes
+    ``leeway_ms`` before its interval is over, and waits as long for one after it: what a merge
+    brings is then not kept for the rest of an interval.
     """
 
     definitions: Definitions
@@ -95,9 +97,10 @@ class Engine:
     bases: dict[TP, Basis] = field(default_factory=dict)
     published: Published | None = None
     hurries: bool = False
+    leeway_ms: int = 0
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
-    _published_ms: dict[str, int] = field(default_factory=dict)
+    _published_ms: dict[tuple[str, TP], int] = field(default_factory=dict)
     _to_publish: dict[str, list[TP]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,7 +148,7 @@ class Engine:
             by_partition.setdefault(batch.tp, []).append(batch)
         self._fold(flush, by_partition, advances or {}, now_ms)
         moved = self._merge(flush, by_partition, now_ms)
-        self._publish(flush, now_ms, everything=publish_all or checkpoint)
+        self._publish(flush, now_ms, moved=moved, everything=publish_all or checkpoint)
         for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
             self._write_progress(flush, tp)
         if checkpoint and not self.is_behind:
@@ -158,11 +161,12 @@ class Engine:
         return bool(self._to_publish)
 
     def is_due(self, now_ms: int) -> bool:
-        """Tell whether any scope has changes whose publishing interval is over."""
+        """Tell whether any scope has changes that no merge took along in its interval."""
         return self.is_behind or any(
-            self._is_scope_due(scope_id, now_ms)
-            and any(stage.merge.has_changed(scope_id) for stage in self.merges.values())
+            stage.merge.has_changed(scope_id)
+            and self._is_scope_due(scope_id, tp, now_ms - self.leeway_ms)
             for scope_id in self._records
+            for tp, stage in self.merges.items()
         )
 
     # -- fold ---------------------------------------------------------------------------------
@@ -282,20 +286,27 @@ class Engine:
 
     # -- publication --------------------------------------------------------------------------
 
-    def _is_scope_due(self, scope_id: str, now_ms: int) -> bool:
-        if self.hurries:
-            return False
-        every = self.definitions.registry.scope(scope_id).publish_every_ms
-        return now_ms - self._published_ms.get(scope_id, 0) >= every
+    def _is_scope_due(self, scope_id: str, tp: TP, now_ms: int) -> bool:
+        return not self.hurries and now_ms >= self._next_due_ms(scope_id, tp)
 
-    def _publish(self, flush: Flush, now_ms: int, *, everything: bool) -> None:
+    def _next_due_ms(self, scope_id: str, tp: TP) -> int:
+        every = self.definitions.registry.scope(scope_id).publish_every_ms
+        return self._published_ms.get((scope_id, tp), 0) + every
+
+    def _publish(self, flush: Flush, now_ms: int, *, moved: set[TP], everything: bool) -> None:
+        leeway_ms = self.leeway_ms
+        look_ms = {tp: now_ms + (leeway_ms if tp in moved else -leeway_ms) for tp in self.merges}
         for scope_id in self._records:
-            if everything or self._is_scope_due(scope_id, now_ms):
-                changed = [
-                    tp for tp, stage in self.merges.items() if stage.merge.has_changed(scope_id)
-                ]
-                waiting = self._to_publish.get(scope_id, [])
-                self._to_publish[scope_id] = waiting + [tp for tp in changed if tp not in waiting]
+            waiting = self._to_publish.get(scope_id, [])
+            due = [
+                tp
+                for tp, stage in self.merges.items()
+                if tp not in waiting
+                and stage.merge.has_changed(scope_id)
+                and (everything or self._is_scope_due(scope_id, tp, look_ms[tp]))
+            ]
+            if due:
+                self._to_publish[scope_id] = waiting + due
         published: set[TP] = set()
         for scope_id in list(self._to_publish):
             published |= self._publish_scope(flush, scope_id, now_ms)
@@ -321,7 +332,11 @@ class Engine:
             records = self._records[scope_id].records(publications, now_ms)
             flush.outputs += records
             flush.kpi_records += len(records)
-            self._published_ms[scope_id] = now_ms
+            for tp in published:
+                due_ms = self._next_due_ms(scope_id, tp)
+                # Somewhat early or late, it keeps its pace: on average that of its interval.
+                is_in_time = abs(now_ms - due_ms) <= self.leeway_ms
+                self._published_ms[scope_id, tp] = due_ms if is_in_time else now_ms
         if waiting:
             self._to_publish[scope_id] = waiting
         return published

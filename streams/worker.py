@@ -45,13 +45,21 @@ FLUSH_S = 0.5
 
 #: What it may take with a worker far behind: nobody waits for its figures, and large flushes cost
 #: less.
-HURRIED_FLUSH_S = 1.0
+HURRIED_FLUSH_S = 1.5
+
+#: How many times longer than usual it goes from checkpoint to checkpoint, and so from publication
+#: to publication: both cost as much as a second of events, and who takes over has the backlog to
+#: work off before anything is fresh again.
+HURRIED_CHECKPOINTS = 3
 
 #: So many collected events are worth a flush of their own, before its time.
 ENOUGH_EVENTS = 60_000
 
-#: How long partials wait for those of other partitions, which arrive in the same moment.
+#: How long what has come waits for that of other partitions, which arrives in the same moment.
 COMPANY_S = 0.01
+
+#: Partials that have waited so long are a backlog too: there is always more of them.
+BACKLOG_S = 1.0
 
 #: How far a partition may run ahead of the others in a rebuild, in event time.
 AHEAD_MS = 600_000
@@ -89,7 +97,9 @@ class Worker:
         self.settings = settings
         self.definitions = definitions
         self.transactional_id = f"{settings.application_id}-{uuid.uuid4().hex}"
-        self.engine = Engine(definitions, self.transactional_id, epoch=0)
+        self.engine = Engine(
+            definitions, self.transactional_id, 0, leeway_ms=settings.flush_interval_ms // 2
+        )
         self.hooks = Hooks(
             lambda: self.engine.positions,
             self.before_revocation,
@@ -121,7 +131,7 @@ class Worker:
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
         self._judged: dict[TP, tuple[int, int]] = {}
-        self._checkpointed = time.monotonic()
+        self._folded = self._checkpointed = time.monotonic()
         self._measured = 0.0
         self._looked = 0.0
         self._input_ended = False
@@ -260,8 +270,11 @@ class Worker:
             await asyncio.sleep(_LOOK_EVERY_S)
             return
         now = time.monotonic()
-        self.engine.hurries = self._is_far_behind()
-        checkpoint = now - self._checkpointed >= self.settings.checkpoint_interval_s
+        self.engine.hurries = self._is_far_behind(now)
+        checkpoint_s = self.settings.checkpoint_interval_s
+        if self.engine.hurries:
+            checkpoint_s *= HURRIED_CHECKPOINTS
+        checkpoint = now - self._checkpointed >= checkpoint_s
         advances = self._due_advances(now)
         if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
             await self.flush(advances=advances, checkpoint=checkpoint)
@@ -273,19 +286,21 @@ class Worker:
     def _due(self, now: float) -> set[bool]:
         """Tell what is due: partials (True) after a moment, inputs (False) by time or number.
 
+        The time of inputs is that since the last were taken: they keep their pace, however long a
+        flush takes, and what comes after a silence waits for nothing.
         The two are taken apart: inputs folded with every merge would make partials at once again,
         and a busy loop of tiny flushes.
         """
         due = set()
         for partials, since in self._pending_since.items():
             waited_s = now - since
-            if partials:
-                is_due = waited_s >= COMPANY_S
-            else:
+            is_due = waited_s >= COMPANY_S
+            if not partials:
                 count = sum(len(b.records) for b in self._pending if b.tp.topic != PARTIALS)
                 most = self.settings.flush_max_events if self.engine.hurries else ENOUGH_EVENTS
                 enough = min(self._event_limit, most)
-                is_due = waited_s * 1000 >= self.settings.flush_interval_ms or count >= enough
+                is_time = (now - self._folded) * 1000 >= self.settings.flush_interval_ms
+                is_due = (is_due and is_time) or count >= enough
             if is_due:
                 due.add(partials)
         return due
@@ -312,6 +327,8 @@ class Worker:
                 due.discard(True)
             batches = self._next_batches(due)
             started = time.monotonic()
+            if False in due:
+                self._folded = started
             flush = self.engine.flush(
                 batches,
                 _now_ms(),
@@ -462,13 +479,16 @@ class Worker:
         position, stable = known
         return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
 
-    def _is_far_behind(self) -> bool:
-        return any(self._lag(tp) > ENOUGH_EVENTS for tp in self.engine.folds)
+    def _is_far_behind(self, now: float) -> bool:
+        waited_s = now - self._pending_since.get(True, now)
+        # Who has nearly made it goes on to the end: what is published before is published again.
+        limit = ENOUGH_EVENTS // 2 if self.engine.hurries else ENOUGH_EVENTS
+        return waited_s > BACKLOG_S or sum(map(self._lag, self.engine.folds)) > limit
 
     def _lag(self, tp: TP) -> int:
-        """Return how much is known to lie before a partition that is to be fetched."""
+        """Return how much is known to lie before a partition, fetched or not."""
         known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        return 0 if known is None else int(known[1] - known[0])
+        return 0 if known is None else int(known[1] - self.engine.folds[tp].position)
 
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:

@@ -114,8 +114,10 @@ def receptions(
 
     def read(over: threading.Event) -> None:
         while not over.is_set():
-            messages = consumer.consume(_FETCH, _FETCH_S)
+            # The first as soon as it is there: asked for more, the client would wait for more.
+            messages = consumer.consume(1, _FETCH_S)
             now_ms = time.time() * 1000
+            messages += consumer.consume(_FETCH, 0)
             for message in messages:
                 if message.error():
                     problems.append(KafkaException(message.error()))

@@ -38,9 +38,9 @@ def _event(name: str) -> bytes:
     return codec.encode(record(INTERACTIONS, name, NOON_MS))
 
 
-def _partials(flush: Flush) -> list[Batch]:
+def _partials(flush: Flush, before: int = 0) -> list[Batch]:
     return [
-        _batch(r.value or b"", tp=TP(PARTIALS, r.partition))
+        _batch(r.value or b"", tp=TP(PARTIALS, r.partition), before=before)
         for r in flush.outputs
         if r.topic == PARTIALS
     ]
@@ -137,6 +137,29 @@ def test_more_changes_than_one_flush_publishes_go_out_with_the_next(monkeypatch)
 
 def _keys(flush: Flush) -> list[bytes | None]:
     return [record.key for record in flush.outputs if record.topic == "andon.kpis.v1"]
+
+
+def test_a_scope_goes_out_with_the_merge_that_comes_about_when_it_is_due():
+    """Half a second is over at 500: a merge somewhat before takes it along, and the pace stays.
+
+    What a merge has left behind waits for the next one, but not for ever.
+    """
+    engine = _engine()
+    engine.leeway_ms = 250
+    published = []
+    for before, now_ms in enumerate([10_000, 10_300, 10_600, 10_900, 11_100]):
+        folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
+        merged = engine.flush(_partials(folded, before), now_ms)
+        published.append((now_ms, bool(_keys(folded)), bool(_keys(merged))))
+
+    assert [
+        (10_000, False, True),
+        (10_300, False, True),
+        (10_600, False, False),
+        (10_900, False, True),
+        (11_100, False, False),
+    ] == published
+    assert [False, True] == [engine.is_due(now_ms) for now_ms in (11_749, 11_750)]
 
 
 def test_one_that_is_far_behind_publishes_with_checkpoints_only():

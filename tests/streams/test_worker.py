@@ -107,7 +107,7 @@ def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
     rebuilding._consumer = SimpleNamespace(fetch_state=lambda tp: (0, lags.get(tp, 5)))
     for tp, watermark_ms in ((ahead, AHEAD_MS + 1), (behind, 0)):
         state = SimpleNamespace(watermark_ms=watermark_ms)
-        rebuilding.engine.folds[tp] = SimpleNamespace(state=state)
+        rebuilding.engine.folds[tp] = SimpleNamespace(state=state, position=0)
     everything = {ahead, behind, partials}
 
     assert everything == rebuilding._wanted(everything)
@@ -115,3 +115,22 @@ def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
     assert {behind, partials} == rebuilding._wanted(everything)
     lags[behind] = 5
     assert everything == rebuilding._wanted(everything)
+
+
+def test_far_behind_is_who_has_much_to_work_off_fetched_or_not():
+    """It stays so until half of what began it is left, and while partials wait for long."""
+    catching_up = worker(Transactions())
+    catching_up._consumer = SimpleNamespace(fetch_state=lambda _: (90_000, 90_000))
+    stages = [SimpleNamespace(position=60_000), SimpleNamespace(position=60_000)]
+    catching_up.engine.folds.update(zip((PLACE, TP(INTERACTIONS, 1)), stages, strict=True))
+    seen = []
+    for position in (60_000, 59_999, 75_000, 75_001, 60_000):
+        stages[0].position = position
+        stages[1].position = 60_000 if position < 70_000 else 75_000
+        catching_up.engine.hurries = catching_up._is_far_behind(10.0)
+        seen.append(catching_up.engine.hurries)
+    caught_up = seen[-1]
+    catching_up._pending_since[True] = 8.9
+
+    assert [False, True, False, False, False] == seen
+    assert (False, True) == (caught_up, catching_up._is_far_behind(10.0))
