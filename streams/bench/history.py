@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,11 +16,18 @@ from typing import Final
 from streams.bench.scenarios import DEPLOY
 
 HISTORY_FILE: Final = DEPLOY / "bench" / "history.csv"
+PEERS_FILE: Final = DEPLOY / "bench" / "peers.csv"
 
 COLUMNS: Final = (
     *("date", "commit", "dirty", "machine", "calibration_ms", "versions", "settings"),
     *("scenario", "events", "events_per_s", "cpu_us_per_event", "p50_ms", "p99_ms", "p999_ms"),
     *("peak_rss_mb", "kpi_records", "verified"),
+)
+
+PEERS_COLUMNS: Final = (
+    *("date", "commit", "dirty", "machine", "calibration_ms", "versions", "settings"),
+    *("engine", "engine_versions", "round", "events", "events_per_s", "cpu_us_per_event"),
+    *("peak_rss_mb", "ratio", "cpu_ratio", "right"),
 )
 
 _LIBRARIES: Final = ("andon", "faust-streaming", "aiokafka", "confluent-kafka", "polars", "numpy")
@@ -53,7 +60,9 @@ def circumstances(kafka_version: str, settings: Mapping[str, str]) -> Circumstan
     return Circumstances(
         commit=_git("rev-parse", "--short=12", "HEAD") or "unknown",
         # Results themselves do not make the code another.
-        dirty=bool(_git("status", "--porcelain", "--", ".", f":!{HISTORY_FILE}")),
+        dirty=bool(
+            _git("status", "--porcelain", "--", ".", f":!{HISTORY_FILE}", f":!{PEERS_FILE}")
+        ),
         machine=f"{os.cpu_count()} x {_processor()}",
         versions="; ".join(
             [
@@ -75,21 +84,21 @@ def calibration_ms() -> float:
     return (time.process_time() - began) * 1000
 
 
-def append_row(file: Path, row: Mapping[str, object]) -> None:
+def append_row(file: Path, row: Mapping[str, object], columns: Sequence[str] = COLUMNS) -> None:
     """Add a row; a new file gets its header first. Raise HistoryError where columns differ."""
-    if unknown := row.keys() ^ set(COLUMNS):
-        raise ValueError(f"history: columns {sorted(unknown)} differ, expected {COLUMNS}")
+    if unknown := row.keys() ^ set(columns):
+        raise ValueError(f"history: columns {sorted(unknown)} differ, expected {columns}")
     try:
         with file.open("a+", newline="") as lines:
             lines.seek(0)
             header = next(csv.reader(lines), None)
-            if header not in (None, list(COLUMNS)):
-                raise HistoryError(f"{file}: columns {header}, expected {list(COLUMNS)}")
+            if header not in (None, list(columns)):
+                raise HistoryError(f"{file}: columns {header}, expected {list(columns)}")
             lines.seek(0, os.SEEK_END)
-            writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(lines, columns, lineterminator="\n")
             if header is None:
                 writer.writeheader()
-            writer.writerow({name: _text(row[name]) for name in COLUMNS})
+            writer.writerow({name: _text(row[name]) for name in columns})
     except OSError as problem:
         raise HistoryError(f"{file}: {problem.strerror}") from problem
 

@@ -107,6 +107,23 @@ def run(
     return kinds[scenario.kind]()
 
 
+def make_topics(
+    scenario: Scenario, settings: Settings, children: Children, tell: Callable[[str], None]
+) -> None:
+    """Create the topics of the catalogue, and wait until they have leaders."""
+    _Bench(scenario, settings, children, tell).make_topics()
+
+
+def work_off(
+    scenario: Scenario, settings: Settings, children: Children, tell: Callable[[str], None]
+) -> Result:
+    """Measure a catch-up on input topics that hold the scenario's events already.
+
+    Raises CommandError where the worker fails, LoadLost and NotMeasurable.
+    """
+    return _Bench(scenario, settings, children, tell).work_off()
+
+
 class _Bench:
     def __init__(
         self,
@@ -140,6 +157,9 @@ class _Bench:
 
     def catch_up(self) -> Result:
         self._send_all()
+        return self.work_off()
+
+    def work_off(self) -> Result:
         self._tell("working them off")
         worker = self._start_worker()
         with sampled(worker.process.pid) as samples:

@@ -20,6 +20,7 @@ from deploy.local.stack import Stack
 from streams.bench.history import (
     COLUMNS,
     HISTORY_FILE,
+    PEERS_FILE,
     Circumstances,
     append_row,
     calibration_ms,
@@ -29,6 +30,8 @@ from streams.bench.history import (
 from streams.bench.run import plain, run
 from streams.bench.scenarios import Scenario, load_scenarios
 from streams.cli import CommandError
+from streams.cli.bench_peers import SCENARIO, Surroundings, chosen_peers, run_beside
+from streams.cli.bench_peers import table as peers_table
 from streams.cli.children import Children, Interrupted, interruptible
 from streams.cli.common import say
 from streams.settings import PREFIX, load_settings
@@ -63,32 +66,70 @@ def bench(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave topics and logs of the runs where they are.")
     ] = False,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Run the product beside these: python, java, all, none, or names, with commas."
+            " If no scenario is named, python.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each engine runs beside the others, in turn.")
+    ] = 1,
     format: Annotated[BenchFormat, typer.Option(help="How to print.")] = BenchFormat.TABLE,  # noqa: A002
     history: Annotated[
         Path, typer.Option(help="File to add a row to for each run.", show_default=False)
     ] = HISTORY_FILE,
+    peers_history: Annotated[
+        Path, typer.Option(help="The same for each run of an engine.", show_default=False)
+    ] = PEERS_FILE,
 ) -> None:
     """Measure a worker in permanent scenarios, each on a Kafka of its own, each judged by verify.
 
-    The last line is JSON. Every run adds a row to deploy/bench/history.csv; deploy/bench/README.md
-    says how it is measured. Exit code 1 if a run was not right.
+    Then the reference job runs beside the same in other engines. The last line is JSON. Every run
+    adds a row to deploy/bench/history.csv or peers.csv; deploy/bench/README.md says how it is
+    measured. Exit code 1 if a run was not right.
 
     Example: andon bench reference-catch-up --events 200000
     """
-    chosen = [each.sized(events, quick=quick) for each in _chosen(scenarios or [])]
-    tuned = tuned_settings(os.environ)
-    found = circumstances(KAFKA_VERSION, tuned)
+    others = chosen_peers(peers or ("none" if scenarios else "python"))
+    chosen = [] if others and not scenarios and peers else _chosen(scenarios or [])
+    beside = _chosen([SCENARIO])[0].sized(events, quick=quick)
+    found = circumstances(KAFKA_VERSION, tuned_settings(os.environ))
+    around = Surroundings(
+        found=found,
+        state_dir=lambda: _state_dir(keep=keep),
+        environment=lambda state_dir: _environment(beside, state_dir),
+        written_down=lambda result, ms: _written_down(result, ms, found, history),
+        history=peers_history,
+    )
+    compared = None
     try:
         with interruptible():
-            results = [_measured(each, found, history, keep=keep) for each in chosen]
+            results = [
+                _measured(each.sized(events, quick=quick), found, history, keep=keep)
+                for each in chosen
+                # Beside its peers it runs anyway.
+                if not (others and each.id == SCENARIO)
+            ]
+            if others:
+                sized = [each.sized(beside.events, quick=quick) for each in others]
+                compared = run_beside(sized, beside, rounds, around)
+                results = [*compared.results, *results]
     except Interrupted as interrupted:
         say("stopped")
         raise typer.Exit(interrupted.exit_code) from None
     if format is BenchFormat.TABLE:
         # Figures cut off help nobody, least of all in a file.
-        Console(width=max(_WIDTH, Console().width)).print(_table(results))
-    ok = all(result["verified"] for result in results)
-    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results}))
+        console = Console(width=max(_WIDTH, Console().width))
+        console.print(_table(results))
+        if compared is not None:
+            console.print(peers_table(compared, rounds))
+    ok = all(result["verified"] for result in results) and (compared is None or compared.ok)
+    told = {} if compared is None else {"peers": compared.plain(rounds)}
+    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results, **told}))
     if not ok:
         raise typer.Exit(1)
 
@@ -137,15 +178,26 @@ def _measured(
     say(f"{scenario.id}: {scenario.title}")
     calibrated = calibration_ms()
     with _state_dir(keep=keep) as state_dir:
-        environment = bench_environment(os.environ, scenario, state_dir)
-        (state_dir / "no-rules").mkdir()
+        environment = _environment(scenario, state_dir)
         with Stack.of(load_settings(environment), tell=say).bound():
             # Only now do the settings hold the addresses of what has just been started.
             settings = load_settings(environment)
             with Children(state_dir / "logs", environment) as children:
                 result = plain(run(scenario, settings, children, say))
+    return _written_down(result, calibrated, found, history)
+
+
+def _environment(scenario: Scenario, state_dir: Path) -> dict[str, str]:
+    (state_dir / "no-rules").mkdir()
+    return bench_environment(os.environ, scenario, state_dir)
+
+
+def _written_down(
+    result: dict[str, Any], calibrated: float, found: Circumstances, history: Path
+) -> dict[str, Any]:
+    """Add a result to the history, say what was wrong, and return it with the machine's speed."""
     for problem in result["problems"]:
-        say(f"{scenario.id}: {problem}")
+        say(f"{result['scenario']}: {problem}")
     result["calibration_ms"] = calibrated
     row = {**asdict(found), **result, "date": now_text()}
     append_row(history, {name: row[name] for name in COLUMNS})
