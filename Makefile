@@ -55,7 +55,7 @@ COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 UV ?= uv
 # What the benchmark runs beside us, each in an environment of its own.
-PEERS := bytewax quix
+PEERS := deploy/bench/peers/bytewax deploy/bench/peers/quix
 COMPILE_PEER = $(UV) pip compile $$peer/requirements.in --no-config --quiet --upgrade --universal \
 	--python-version 3.11 --no-annotate --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock' --output-file $$peer/requirements.txt
@@ -65,7 +65,7 @@ lock: ## Pin the newest versions that pyproject.toml allows; needs uv (UV=path).
 	@$(COMPILE) --extra local --extra build --constraints requirements-dev.txt --output-file requirements.txt
 	@sed -i.old "s/ $(EVERYWHERE)//" requirements.txt requirements-dev.txt
 	@rm requirements.txt.old requirements-dev.txt.old
-	@cd deploy/bench/peers && for peer in $(PEERS); do $(COMPILE_PEER) || exit; done
+	@for peer in $(PEERS); do $(COMPILE_PEER) || exit; done
 
 clean: ## Remove .venv and caches.
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from streams.bench.scenarios import load_scenarios
 from streams.cli import app
 from streams.cli.bench import bench_environment, tuned_settings
+from streams.cli.bench_peers import chosen_peers
 
 
 def test_a_run_knows_nothing_of_the_operators_brokers():
@@ -39,3 +40,19 @@ def test_an_unknown_scenario_is_wrong_use():
 
     assert 2 == done.exit_code
     assert "scenario: reference, expected one of reference-catch-up, " in done.output
+
+
+def test_peers_are_chosen_by_group_or_name():
+    """Each once, in the order in which they are named."""
+    chosen = [peer.id for peer in chosen_peers("flink,java, loop")]
+
+    assert ["flink", "kafka-streams", "loop"] == chosen
+    assert [] == chosen_peers("none")
+
+
+def test_an_unknown_peer_is_wrong_use():
+    """The answer names those that there are."""
+    done = CliRunner().invoke(app, ["bench", "--peers", "spark"])
+
+    assert 2 == done.exit_code
+    assert "peers: spark, expected some of python, java, all, none, faust, " in done.output
