@@ -166,7 +166,7 @@ def _venv(peer: Peer, cache: Path, tell: Callable[[str], None]) -> str:
     python = place / "bin" / "python"
     if not (place / _DONE).exists():
         tell(f"{peer.id}: setting up an environment of its own, once")
-        shutil.rmtree(place, ignore_errors=True)
+        _clear(place)
         _done(peer, [sys.executable, "-m", "venv", str(place)])
         install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         # Nothing is compiled here: a peer without wheels for this Python is a peer that is missing.
@@ -184,7 +184,7 @@ def _java(peer: Peer, cache: Path, tell: Callable[[str], None]) -> Ready:
     place = cache / "peers" / f"{peer.id}-{_digest([peer.folder / 'pom.xml', *sorted(sources)])}"
     if not (place / _DONE).exists():
         tell(f"{peer.id}: building it with Maven, once")
-        shutil.rmtree(place, ignore_errors=True)
+        _clear(place)
         pom = str(peer.folder / "pom.xml")
         _done(peer, [maven, "-q", "-B", "-f", pom, f"-Dpeer.build={place}", "compile"])
         (place / _DONE).touch()
@@ -221,6 +221,12 @@ def _jar_versions(folder: Path, libraries: Iterable[str]) -> list[str]:
         for name in libraries
         for jar in folder.glob(f"{name}-[0-9]*.jar")
     ]
+
+
+def _clear(place: Path) -> None:
+    """Remove what is half done in this place, and what was done for other sources before."""
+    for old in place.parent.glob(f"{place.name.rpartition('-')[0]}-*"):
+        shutil.rmtree(old)
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -30,7 +30,13 @@ from streams.bench.history import (
 from streams.bench.run import plain, run
 from streams.bench.scenarios import Scenario, load_scenarios
 from streams.cli import CommandError
-from streams.cli.bench_peers import SCENARIO, Surroundings, chosen_peers, run_beside
+from streams.cli.bench_peers import (
+    PEERS_WIDTH,
+    SCENARIO,
+    Surroundings,
+    chosen_peers,
+    run_beside,
+)
 from streams.cli.bench_peers import table as peers_table
 from streams.cli.children import Children, Interrupted, interruptible
 from streams.cli.common import say
@@ -126,7 +132,7 @@ def bench(
         console = Console(width=max(_WIDTH, Console().width))
         console.print(_table(results))
         if compared is not None:
-            console.print(peers_table(compared, rounds))
+            Console(width=max(PEERS_WIDTH, console.width)).print(peers_table(compared, rounds))
     ok = all(result["verified"] for result in results) and (compared is None or compared.ok)
     told = {} if compared is None else {"peers": compared.plain(rounds)}
     typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results, **told}))

@@ -26,6 +26,10 @@ SCENARIO: Final = "reference-catch-up"
 """What all engines do; the product's run of it is a run of the scenario like any other."""
 
 
+PEERS_WIDTH: Final = 176
+
+_CAPTION: Final = "ratio: ours / theirs, in events/s and in CPU per event, within one round"
+
 _OUR_STATE: Final = "changelog, exactly once"
 
 
@@ -140,11 +144,11 @@ def _append(runs: Sequence[EngineRun], ours: EngineRun, around: Surroundings) ->
 
 def table(beside: Beside, rounds: int) -> Table:
     """Return the engines as a table: medians, and of several rounds the least and the most too."""
-    found = Table("engine", box=None, header_style="bold")
+    found = Table("engine", box=None, header_style="bold", caption=_CAPTION, caption_justify="left")
     for title in ("events", "events/s", "CPU us/event", "of a core", "peak RSS MB"):
         found.add_column(title, justify="right")
-    found.add_column("kept state")
-    for title in ("ours/theirs events/s", "ours/theirs CPU", "right"):
+    found.add_column("state after a crash")
+    for title in ("ratio", "CPU ratio", "right"):
         found.add_column(title, justify="right")
     for each in beside.compared:
         found.add_row(

@@ -3,6 +3,7 @@ package andon.peers;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Locale;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -49,7 +50,7 @@ public final class Task {
 
   private static void tell(String mark, String more) {
     double now = System.currentTimeMillis() / 1000.0;
-    String line = String.format("{\"mark\": \"%s\", \"at_s\": %.3f, %s}", mark, now, more);
+    String line = String.format(Locale.ROOT, "{\"mark\": \"%s\", \"at_s\": %.3f, %s}", mark, now, more);
     System.out.println(line);
     System.out.flush();
   }

@@ -2,10 +2,12 @@ package andon.peers;
 
 import java.io.File;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.AggregateFunction;
 import org.apache.flink.api.common.serialization.DeserializationSchema;
+import org.apache.flink.api.common.serialization.SerializationSchema;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
@@ -120,10 +122,24 @@ public final class FlinkPeer {
         .setRecordSerializer(
             KafkaRecordSerializationSchema.<Update>builder()
                 .setTopic(Task.OUTPUT)
-                .setKeySerializationSchema((Update update) -> update.key.getBytes())
-                .setValueSerializationSchema((Update update) -> update.sums.getBytes())
+                .setKeySerializationSchema(new Key())
+                .setValueSerializationSchema(new Value())
                 .build())
         .build();
+  }
+
+  private static final class Key implements SerializationSchema<Update> {
+    @Override
+    public byte[] serialize(Update update) {
+      return update.key.getBytes(StandardCharsets.UTF_8);
+    }
+  }
+
+  private static final class Value implements SerializationSchema<Update> {
+    @Override
+    public byte[] serialize(Update update) {
+      return update.sums.getBytes(StandardCharsets.UTF_8);
+    }
   }
 
   private static final class Decode implements DeserializationSchema<Event> {
