@@ -222,7 +222,6 @@ class _Round:
             "PEER_BROKERS": self._settings.kafka_bootstrap_servers,
             "PEER_TOPIC": INTERACTIONS,
             "PEER_OUTPUT": output,
-            "PEER_EVENTS": str(ready.events),
             "PEER_UPDATES": str(self._expected.updates(ready.events)),
             "PEER_SCHEMA": str(_SCHEMA),
             "PEER_STATE_DIR": str(state_dir),

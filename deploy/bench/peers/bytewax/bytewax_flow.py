@@ -32,6 +32,7 @@ from peer import (
 
 _BATCH = 10_000
 _SNAPSHOT = timedelta(seconds=5)
+_FETCH = {"fetch.wait.max.ms": "100", "fetch.queue.backoff.ms": "10"}
 _LINGER = {"compression.type": "lz4", "linger.ms": "50", "queue.buffering.max.messages": "1000000"}
 
 Change = tuple[int, Sums]
@@ -93,7 +94,7 @@ source = kop.input(
     topics=[TOPIC],
     tail=False,
     batch_size=_BATCH,
-    add_config={"fetch.wait.max.ms": "100"},
+    add_config=_FETCH,
 )
 keyed = op.flat_map_batch("changes", source.oks, changes)
 summed = op.stateful_batch("windows", keyed, Windows)

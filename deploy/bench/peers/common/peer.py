@@ -18,7 +18,6 @@ import fastavro
 
 WINDOW_MS: Final = 60_000
 GRACE_MS: Final = 3_600_000
-EMIT_S: Final = 0.5
 THRESHOLD_MS: Final = 20_000
 
 BROKERS: Final = os.environ.get("PEER_BROKERS", "")
@@ -26,8 +25,7 @@ TOPIC: Final = os.environ.get("PEER_TOPIC", "")
 OUTPUT: Final = os.environ.get("PEER_OUTPUT", "")
 #: Names what the peer makes on the broker: groups, changelogs.
 ID: Final = os.environ.get("PEER_ID", "")
-#: How many events the topic holds, and how many sums they change: an event counts in several.
-EVENTS: Final = int(os.environ.get("PEER_EVENTS", "0"))
+#: How many sums the events of the topic change: an event counts in several.
 UPDATES: Final = int(os.environ.get("PEER_UPDATES", "0"))
 STATE_DIR: Final = Path(os.environ.get("PEER_STATE_DIR", "."))
 

@@ -15,6 +15,12 @@ from peer import BROKERS, ID, OUTPUT, THRESHOLD_MS, TOPIC, UPDATES, WINDOW_MS, M
 
 _BATCH = 20_000
 _WAIT_S = 0.1
+#: It asks for more at once when its queue has room again, not a second later.
+_FETCH = {
+    "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 10,
+    "queued.max.messages.kbytes": 200_000,
+}
 _FRAMING_BYTES = 5
 _KEYS = {
     "overall": pl.lit("all"),
@@ -68,7 +74,7 @@ def main() -> None:
     """Work the topic off."""
     schema = Path(os.environ["PEER_SCHEMA"]).read_text()
     marks = Marks("confluent-kafka", "polars", "pyruhvro")
-    consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": ID, "fetch.wait.max.ms": 100})
+    consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": ID, **_FETCH})
     partitions = consumer.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions
     consumer.assign([TopicPartition(TOPIC, number, OFFSET_BEGINNING) for number in partitions])
     kept: Kept = {}
