@@ -4,6 +4,7 @@ It keeps nothing that would outlive it, sends nothing while it works, and knows 
 is what the libraries allow in Python when nobody asks for anything else.
 """
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -71,6 +72,8 @@ def send(kept: Kept) -> None:
 
 def main() -> None:
     """Work the topic off."""
+    # Nothing here makes cycles, and every batch has thousands of objects to look through.
+    gc.disable()
     schema = Path(os.environ["PEER_SCHEMA"]).read_text()
     marks = Marks("confluent-kafka", "polars", "pyruhvro")
     consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": ID, **_FETCH})
