@@ -73,9 +73,11 @@ def ratios(run: EngineRun, ours: EngineRun | None) -> tuple[float | None, float 
     """Return ours / theirs of events a second and of CPU, None where one has no figures."""
     if ours is None or ours.figures is None or run.figures is None:
         return None, None
+    theirs_us = run.figures.cpu_us_per_event
     return (
         ours.figures.events_per_s / run.figures.events_per_s,
-        ours.figures.cpu_us_per_event / run.figures.cpu_us_per_event,
+        # A run that is over between two samples has used no CPU that anybody saw.
+        ours.figures.cpu_us_per_event / theirs_us if theirs_us else None,
     )
 
 

@@ -68,14 +68,13 @@ def interruptible() -> Iterator[Interruption]:
 
 @dataclass(slots=True)
 class Child:
-    """One process: its command, log and environment, and whether it is started again."""
+    """One process: its command, its log, and whether it is started again when it ends."""
 
     name: str
     command: list[str]
     log: Path
     restarts: bool
     process: subprocess.Popen[bytes]
-    environment: Mapping[str, str]
     restarted: int = field(default=0)
 
 
@@ -114,24 +113,21 @@ class Children:
 
     def start(self, name: str, *arguments: str, restarts: bool = False) -> Child:
         """Start `andon` with these arguments under a name of its own."""
+        log = self._directory / f"{name}.log"
         command = [sys.executable, "-m", "streams.cli", *arguments]
-        return self._start(name, command, restarts, self._environment)
+        child = Child(name, command, log, restarts, self._open(command, log))
+        self._children[name] = child
+        return child
 
     def launch(self, name: str, command: list[str], environment: Mapping[str, str]) -> Child:
         """Start any program under a name of its own, in an environment of its own."""
-        return self._start(name, command, False, environment)
-
-    def _start(
-        self, name: str, command: list[str], restarts: bool, environment: Mapping[str, str]
-    ) -> Child:
         log = self._directory / f"{name}.log"
-        process = self._open(command, log, environment)
-        child = Child(name, command, log, restarts, process, environment)
+        child = Child(name, command, log, False, self._open(command, log, environment))
         self._children[name] = child
         return child
 
     def _open(
-        self, command: list[str], log: Path, environment: Mapping[str, str]
+        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
             process = subprocess.Popen(
@@ -139,7 +135,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=dict(environment),
+                env=self._environment if environment is None else dict(environment),
                 start_new_session=True,
             )
         assert self._watcher.stdin is not None
@@ -164,7 +160,7 @@ class Children:
             if not child.restarts or child.restarted >= _MOST_RESTARTS:
                 raise self._failure(child)
             child.restarted += 1
-            child.process = self._open(child.command, child.log, child.environment)
+            child.process = self._open(child.command, child.log)
 
     def wait_until(
         self,

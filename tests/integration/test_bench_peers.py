@@ -65,7 +65,5 @@ def test_peers_come_to_the_sums_of_the_load(clean_kafka, kafka_admin, settings, 
     assert [True, True, False, False] == [
         found[each].right for each in ("faust", "loop", "idler", "mortal")
     ]
-    for each in (found["faust"], found["loop"]):
-        assert each.ratio.median > 0
-        assert each.cpu_ratio.median > 0
+    assert found["faust"].ratio.median > 0 < found["loop"].ratio.median
     assert [] == [name for name in kafka_admin.list_topics(timeout=30).topics if "peer-" in name]

@@ -51,3 +51,4 @@ def test_without_figures_there_is_no_ratio():
     assert (None, None) == ratios(run("dead", 1), run(OURS, 1, 2.0))
     assert (None, None) == ratios(run("fast", 1, 2.0), run(OURS, 1))
     assert (None, None) == ratios(run("fast", 1, 2.0), None)
+    assert (2.0, None) == ratios(run("short", 1, 1.0, 0.0), run(OURS, 1, 2.0))
