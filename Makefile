@@ -45,7 +45,7 @@ format: $(VENV)/.dev ## Mend style and format.
 types: $(VENV)/.dev ## Check types.
 	@$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Measure throughput and latency of the reference job.
+bench: $(VENV)/.dev ## Measure throughput and latency, and run the reference job beside other engines.
 	@exec $(BIN)/andon bench $(ARGS)
 
 # What holds on every supported platform is no condition: pip would skip a package where it should
@@ -54,12 +54,18 @@ EVERYWHERE := ; python_full_version < '3.15' and ((platform_machine == 'aarch64'
 COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --no-annotate \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 UV ?= uv
+# What the benchmark runs beside us, each in an environment of its own.
+PEERS := deploy/bench/peers/bytewax deploy/bench/peers/quix
+COMPILE_PEER = $(UV) pip compile $$peer/requirements.in --no-config --quiet --upgrade --universal \
+	--python-version 3.11 --no-annotate --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock' --output-file $$peer/requirements.txt
 
 lock: ## Pin the newest versions that pyproject.toml allows; needs uv (UV=path).
 	@$(COMPILE) --upgrade --extra local --extra build --extra bench --extra dev --output-file requirements-dev.txt
 	@$(COMPILE) --extra local --extra build --constraints requirements-dev.txt --output-file requirements.txt
 	@sed -i.old "s/ $(EVERYWHERE)//" requirements.txt requirements-dev.txt
 	@rm requirements.txt.old requirements-dev.txt.old
+	@for peer in $(PEERS); do $(COMPILE_PEER) || exit; done
 
 clean: ## Remove .venv and caches.
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

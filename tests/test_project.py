@@ -11,6 +11,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.txt", "requirements-dev.txt")
+PEER_LOCKS = tuple(
+    str(lock.relative_to(ROOT)) for lock in (ROOT / "deploy/bench/peers").glob("*/requirements.txt")
+)
 
 
 def pins(lock: str) -> dict[str, set[str]]:
@@ -52,7 +55,7 @@ def test_running_and_development_have_the_same_versions() -> None:
     assert run == {name: development.get(name) for name in run}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", LOCKS + PEER_LOCKS)
 def test_the_lock_has_hashes_and_no_addresses(lock: str) -> None:
     """Every pin is checked by pip, and says nothing of where it was fetched from."""
     text = (ROOT / lock).read_text()

@@ -17,10 +17,19 @@ from streams.bench.scenarios import DEPLOY
 
 HISTORY_FILE: Final = DEPLOY / "bench" / "history.csv"
 
-COLUMNS: Final = (
+_CIRCUMSTANCES: Final = (
     *("date", "commit", "dirty", "machine", "calibration_ms", "versions", "settings"),
+)
+COLUMNS: Final = (
+    *_CIRCUMSTANCES,
     *("scenario", "events", "events_per_s", "cpu_us_per_event", "p50_ms", "p99_ms", "p999_ms"),
     *("peak_rss_mb", "kpi_records", "verified"),
+)
+#: Of a run of an engine among its peers.
+PEERS_COLUMNS: Final = (
+    *_CIRCUMSTANCES,
+    *("engine", "engine_versions", "round", "events", "events_per_s", "cpu_us_per_event"),
+    *("peak_rss_mb", "ratio", "cpu_ratio", "right"),
 )
 
 _RESULTS: Final = tuple(f":!{HISTORY_FILE.parent}/*.{kind}" for kind in ("csv", "svg"))
@@ -76,18 +85,14 @@ def calibration_ms() -> float:
     return (time.process_time() - began) * 1000
 
 
-def append_row(file: Path, row: Mapping[str, object]) -> None:
-    """Add a row; a new file gets its header first. Raise HistoryError where columns differ."""
-    if unknown := row.keys() ^ set(COLUMNS):
-        raise ValueError(f"history: columns {sorted(unknown)} differ, expected {COLUMNS}")
-    append_rows(file, COLUMNS, [row])
-
-
 def append_rows(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Add rows to a file of these columns; raise HistoryError where its own differ.
+    """Add of each row what the file has columns for; raise HistoryError where its own differ.
 
     A new file gets its header first; without rows nothing is made.
     """
+    for row in rows:
+        if missing := set(columns) - row.keys():
+            raise ValueError(f"{file.name}: a row without {sorted(missing)}, expected {columns}")
     if not rows:
         return
     try:

@@ -11,7 +11,6 @@ from streams.bench.burst import burst
 from streams.bench.endurance import endurance
 from streams.bench.latency import Latency
 from streams.bench.recovery import recovery
-from streams.bench.scenarios import Scenario
 from streams.bench.send import require_load, send_all
 from streams.bench.stage import (
     START_S,
@@ -25,25 +24,26 @@ from streams.bench.stage import (
 )
 from streams.bench.steady import steady
 from streams.bench.watch import sampled
-from streams.cli.children import Child, Children
-from streams.settings import Settings
+from streams.cli.children import Child
 
 
-def run(
-    scenario: Scenario, settings: Settings, children: Children, tell: Callable[[str], None]
-) -> Result:
-    """Run a scenario on the empty Kafka of the settings and return what was measured.
+def run(stage: Stage) -> Result:
+    """Run the scenario of an empty stage and return what was measured.
 
     Raises CommandError where the worker fails, LoadLost and NotMeasurable.
     """
-    stage = Stage(scenario, settings, children, tell)
     stage.make_topics()
-    return _KINDS[scenario.kind](stage)
+    return _KINDS[stage.scenario.kind](stage)
 
 
 def catch_up(stage: Stage) -> Result:
     """Let a worker work off topics that are full."""
     stage.send_all()
+    return work_off(stage)
+
+
+def work_off(stage: Stage) -> Result:
+    """Measure a catch-up on topics that hold the scenario's events already; raises as `run`."""
     stage.tell("working them off")
     worker = stage.start_worker()
     with sampled(worker.process.pid) as samples:

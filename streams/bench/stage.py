@@ -137,15 +137,20 @@ class Stage:
     def make_topics(self) -> None:
         """Make the topics and wait until each has a leader; raises CommandError."""
         create_topics(AdminClient(self.client), self.catalogue)
-        self.children.wait_until(self._are_led, "new topics", START_S)
+        self.wait_until_led(*(topic.name for topic in self.catalogue.topics))
 
-    def _are_led(self) -> bool:
-        try:
-            for topic in self.catalogue.topics:
-                offset_ranges(self.client, topic.name)
-        except (KafkaException, TopicMissing):
-            return False
-        return True
+    def wait_until_led(self, *topics: str) -> None:
+        """Return when each of the topics has a leader; raises CommandError."""
+
+        def led() -> bool:
+            try:
+                for topic in topics:
+                    offset_ranges(self.client, topic)
+            except (KafkaException, TopicMissing):
+                return False
+            return True
+
+        self.children.wait_until(led, "new topics", START_S)
 
     # -- the load -------------------------------------------------------------------------------
 

@@ -21,17 +21,27 @@ from streams.bench.history import (
     COLUMNS,
     HISTORY_FILE,
     Circumstances,
-    append_row,
+    append_rows,
     calibration_ms,
     circumstances,
     now_text,
 )
+from streams.bench.peer_setup import Peer
 from streams.bench.picture import draw_curves
 from streams.bench.prepare import prepare
 from streams.bench.results import write_results
 from streams.bench.run import plain, run
 from streams.bench.scenarios import Scenario, Suite, load_scenarios
+from streams.bench.stage import Result, Stage
 from streams.cli import CommandError
+from streams.cli.bench_peers import (
+    PEERS_WIDTH,
+    REFERENCE,
+    Beside,
+    Surroundings,
+    chosen_peers,
+    run_beside,
+)
 from streams.cli.children import Children, Interrupted, interruptible
 from streams.cli.common import say
 from streams.settings import PREFIX, load_settings
@@ -58,7 +68,10 @@ def bench(
         list[str] | None,
         typer.Argument(metavar="[SCENARIO]...", help="Which; the standard ones if none."),
     ] = None,
-    suite: Annotated[Suite, typer.Option(help="Which ones if none is named.")] = "standard",
+    suite: Annotated[
+        Suite | None,
+        typer.Option(help="All scenarios of a suite, if none is named.", show_default=False),
+    ] = None,
     events: Annotated[
         int | None, typer.Option(min=1, help="Events to measure, in place of the scenario's.")
     ] = None,
@@ -72,52 +85,97 @@ def bench(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave topics and logs of the runs where they are.")
     ] = False,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Run the product beside these: python, java, all, none, or names, with commas."
+            " If neither a scenario nor a suite is named, python.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each engine runs beside the others, in turn.")
+    ] = 1,
     format: Annotated[BenchFormat, typer.Option(help="How to print.")] = BenchFormat.TABLE,  # noqa: A002
     history: Annotated[
         Path, typer.Option(help="File to add a row to for each run.", show_default=False)
     ] = HISTORY_FILE,
+    peers_history: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same for each run of an engine; peers.csv beside the other if none is named.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure a worker in permanent scenarios, each on a Kafka of its own, each judged by verify.
 
-    The last line is JSON. Every run adds a row to deploy/bench/history.csv; deploy/bench/README.md
-    says how it is measured. Exit code 1 if a run was not right.
+    Then the reference job runs beside the same in other engines. The last line is JSON. Every run
+    adds rows to the files in deploy/bench, whose README.md says how it is measured. Exit code 1 if
+    a run was not right.
 
     Example: andon bench reference-catch-up --events 200000
     """
-    chosen = [
-        each.lasting(hours) if hours and each.rate else each.sized(events, quick=quick)
-        for each in _chosen(scenarios or [], suite)
-    ]
-    tuned = tuned_settings(os.environ)
-    found = circumstances(KAFKA_VERSION, tuned)
+    chosen, others = what_is_asked(scenarios or [], suite, peers)
+    found = circumstances(KAFKA_VERSION, tuned_settings(os.environ))
+    reference = load_scenarios()[REFERENCE].sized(events, quick=quick)
+    around = Surroundings(
+        found=found,
+        staged=lambda: _staged(reference, keep=keep),
+        written_down=lambda result, ms: _written_down(reference, result, ms, found, history),
+        history=peers_history or history.with_name("peers.csv"),
+    )
+    beside = None
     try:
         with interruptible():
-            results = [_measured(each, found, history, keep=keep) for each in chosen]
+            sized = [_sized(each, events, hours, quick=quick) for each in chosen]
+            results = [_measured(each, found, history, keep=keep) for each in sized]
+            if others:
+                peers_sized = [each.sized(reference.events, quick=quick) for each in others]
+                beside = run_beside(peers_sized, reference, rounds, around)
+                results = [*beside.results, *results]
     except Interrupted as interrupted:
         say("stopped")
         raise typer.Exit(interrupted.exit_code) from None
     if format is BenchFormat.TABLE:
-        # Figures cut off help nobody, least of all in a file.
-        console = Console(width=max(_WIDTH, Console().width))
-        console.print(_table(results))
-        if any(len(result["latencies"]) > 1 for result in results):
-            console.print(_latency_table(results))
-    ok = all(result["verified"] for result in results)
-    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results}))
+        _print_tables(results, beside)
+    ok = all(result["verified"] for result in results) and (beside is None or beside.ok)
+    told = {} if beside is None else {"peers": beside.plain()}
+    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results, **told}))
     if not ok:
         raise typer.Exit(1)
 
 
-def _chosen(ids: Sequence[str], suite: str) -> list[Scenario]:
+def what_is_asked(
+    ids: Sequence[str], suite: str | None, peers: str | None
+) -> tuple[list[Scenario], list[Peer]]:
+    """Return the scenarios to run, and the peers to run the reference job beside.
+
+    Whoever names nothing gets the standard suite and the peers in Python, whoever names something
+    gets no more than that. Raises CommandError where there is no such scenario or peer.
+    """
     known = load_scenarios()
+    others = chosen_peers(peers or ("none" if ids or suite else "python"))
     for each in ids:
         if each not in known:
             raise CommandError(
                 f"scenario: {each}, expected one of {', '.join(known)}", "name one of these", 2
             )
     if ids:
-        return [known[each] for each in ids]
-    return [each for each in known.values() if each.suite == suite]
+        chosen = [known[each] for each in ids]
+    elif suite is None and peers and others:
+        chosen = []
+    else:
+        chosen = [each for each in known.values() if each.suite == (suite or "standard")]
+    # Beside its peers it runs anyway.
+    return [each for each in chosen if not (others and each.id == REFERENCE)], others
+
+
+def _sized(scenario: Scenario, events: int | None, hours: float | None, *, quick: bool) -> Scenario:
+    if hours and scenario.rate:
+        return scenario.lasting(hours)
+    return scenario.sized(events, quick=quick)
 
 
 def tuned_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -153,6 +211,14 @@ def _measured(
     """Run a scenario, write it down, and return the result with the machine's speed."""
     say(f"{scenario.id}: {scenario.title}")
     calibrated = calibration_ms()
+    with _staged(scenario, keep=keep) as stage:
+        result = run(stage)
+    return _written_down(scenario, result, calibrated, found, history)
+
+
+@contextmanager
+def _staged(scenario: Scenario, *, keep: bool) -> Iterator[Stage]:
+    """Give a stage with a Kafka of its own, which ends with the block."""
     with _state_dir(keep=keep) as state_dir:
         environment = bench_environment(os.environ, scenario, state_dir)
         (state_dir / "no-rules").mkdir()
@@ -161,15 +227,21 @@ def _measured(
             # Only now do the settings hold the addresses of what has just been started.
             settings = load_settings(environment)
             with Children(state_dir / "logs", environment) as children:
-                result = plain(run(scenario, settings, children, say))
-    for problem in result["problems"]:
+                yield Stage(scenario, settings, children, say)
+
+
+def _written_down(
+    scenario: Scenario, result: Result, calibrated: float, found: Circumstances, history: Path
+) -> dict[str, Any]:
+    """Add a result to the history and the files beside it; return it with the machine's speed."""
+    told = {**plain(result), "calibration_ms": calibrated}
+    for problem in result.problems:
         say(f"{scenario.id}: {problem}")
-    result["calibration_ms"] = calibrated
-    row = {**asdict(found), **result, "date": now_text()}
-    append_row(history, {name: row[name] for name in COLUMNS})
+    row = {**asdict(found), **told, "date": now_text()}
+    append_rows(history, COLUMNS, [row])
     write_results(scenario, row, history.parent)
     draw_curves(history.parent)
-    return result
+    return told
 
 
 @contextmanager
@@ -188,6 +260,16 @@ def _state_dir(*, keep: bool) -> Iterator[Path]:
             say(f"kept: {state_dir}; start it with `ANDON_STATE_DIR={state_dir} andon stack up`")
         else:
             shutil.rmtree(state_dir, ignore_errors=True)
+
+
+def _print_tables(results: Sequence[Mapping[str, Any]], beside: Beside | None) -> None:
+    # Figures cut off help nobody, least of all in a file.
+    console = Console(width=max(_WIDTH, Console().width))
+    console.print(_table(results))
+    if any(len(result["latencies"]) > 1 for result in results):
+        console.print(_latency_table(results))
+    if beside is not None:
+        Console(width=max(PEERS_WIDTH, console.width)).print(beside.table())
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> Table:

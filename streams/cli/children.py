@@ -113,20 +113,31 @@ class Children:
 
     def start(self, name: str, *arguments: str, restarts: bool = False) -> Child:
         """Start `andon` with these arguments under a name of its own."""
-        log = self._directory / f"{name}.log"
         command = [sys.executable, "-m", "streams.cli", *arguments]
-        child = Child(name, command, log, restarts, self._open(command, log))
+        return self._opened(name, command, restarts, self._environment)
+
+    def launch(self, name: str, command: list[str], environment: Mapping[str, str]) -> Child:
+        """Start any program under a name of its own, in an environment of its own."""
+        return self._opened(name, command, False, environment)
+
+    def _opened(
+        self, name: str, command: list[str], restarts: bool, environment: Mapping[str, str]
+    ) -> Child:
+        log = self._directory / f"{name}.log"
+        child = Child(name, command, log, restarts, self._open(command, log, environment))
         self._children[name] = child
         return child
 
-    def _open(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    def _open(
+        self, command: list[str], log: Path, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=dict(environment),
                 start_new_session=True,
             )
         assert self._watcher.stdin is not None
@@ -151,7 +162,7 @@ class Children:
             if not child.restarts or child.restarted >= _MOST_RESTARTS:
                 raise self._failure(child)
             child.restarted += 1
-            child.process = self._open(child.command, child.log)
+            child.process = self._open(child.command, child.log, self._environment)
 
     def wait_until(
         self,

@@ -5,6 +5,7 @@ import os
 from streams.bench.prepare import prepare
 from streams.bench.run import plain, run
 from streams.bench.scenarios import Scenario
+from streams.bench.stage import Stage
 from streams.cli.children import Children
 
 TINY = {
@@ -31,7 +32,7 @@ def measured(settings, tmp_path, changes=None, **scenario):
     environment = {f"ANDON_{name.upper()}": str(getattr(chosen, name)) for name in names}
     environment = {**os.environ, **environment, "ANDON_LOG_FORMAT": "json"}
     with Children(tmp_path / "logs", environment) as children:
-        return run(asked, chosen, children, lambda _: None)
+        return run(Stage(asked, chosen, children, lambda _: None))
 
 
 def test_a_full_topic_is_worked_off_and_judged(clean_kafka, settings, tmp_path):

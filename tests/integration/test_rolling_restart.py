@@ -8,11 +8,14 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from schemas.catalogue import KPIS, create_topics, load_catalogue
-from streams.bench.latency import latencies_ms, summarise
-from streams.bench.run import SCOPE, _Bench
+from streams.bench.latency import summarise
+from streams.bench.load import Stretch
 from streams.bench.scenarios import DEPLOY, load_scenarios
-from streams.bench.send import outgoing, send_paced
-from streams.bench.watch import kpi_records
+from streams.bench.seen import in_kafka, read_events, read_records, visible_ms
+from streams.bench.send import send_paced
+from streams.bench.stage import Stage
+from streams.bench.steady import readers, watched
+from streams.bench.watch import Receptions
 from streams.verify import verify
 from tests.integration.workers import PATIENCE_S, Workers, processed
 from tests.waiting import wait_until
@@ -47,12 +50,13 @@ def test_a_rolling_restart_shows_no_gap_and_changes_no_number(chosen, workers, t
 
     A worker that is asked to end commits, leaves the group, and ends with 0.
     """
-    bench = _Bench(load_scenarios()["steady-1000"], chosen, None, print)  # type: ignore[arg-type]
-    events = list(outgoing(load_catalogue(), 5, {"interaction": 100}, EVENTS))
+    stage = Stage(load_scenarios()["steady-1000"], chosen, None, print)  # type: ignore[arg-type]
+    events = iter(list(stage.load(EVENTS)))
     old = [workers.start(), workers.start()]
     wait_until(lambda: at_work(tmp_path) == 2, "two workers")
-    load = threading.Thread(target=send_paced, args=(chosen.kafka_client(), events, RATE))
-    with kpi_records(chosen.kafka_client(), SCOPE, load_catalogue()[KPIS].partitions) as received:
+    stretches = [Stretch(EVENTS, RATE)]
+    load = threading.Thread(target=send_paced, args=(stage.client, events, stretches))
+    with readers(stage) as read:
         load.start()
         for count, process in enumerate(old, 1):
             pass_on(chosen, count * EVENTS // 4)
@@ -63,11 +67,11 @@ def test_a_rolling_restart_shows_no_gap_and_changes_no_number(chosen, workers, t
         load.join()
         wait_until(lambda: processed(chosen) >= EVENTS, "everything is processed")
         # What is folded by a worker's last flush is merged by whoever comes after it.
-        wait_until(lambda: not seen(bench, received).unseen, "every event published", every_s=1)
+        wait_until(lambda: not seen(stage, read).unseen, "every event published", every_s=1)
         for process in workers.running[2:]:
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
-    latency = seen(bench, received)
+    latency = seen(stage, read)
 
     assert workers.start("--exit-when-idle", "2").wait(PATIENCE_S) == 0
     report = verify(chosen)
@@ -76,8 +80,18 @@ def test_a_rolling_restart_shows_no_gap_and_changes_no_number(chosen, workers, t
     assert latency.max_ms - latency.p50_ms < GAP_MS
 
 
-def seen(bench, received):
-    return summarise(latencies_ms(*bench._seen(list(received))))
+def seen(stage, read):
+    [scope] = watched(stage)
+    events = read_events(stage.client, stage.definitions, [scope])
+    records = read_records(stage.client, stage.definitions, [scope])
+    received = in_kafka(records.frames[scope.id], so_far(read.got[KPIS]))
+    return summarise(visible_ms(events, events.measured(0), scope.id, received, records.vectors))
+
+
+def so_far(got):
+    """Return what a reader that still reads has got: offsets are noted last."""
+    n = len(got.offset)
+    return Receptions(got.received_ms[:n], got.partition[:n], got.offset[:n])
 
 
 def pass_on(settings, count):

@@ -5,8 +5,9 @@ import pytest
 from streams.bench.history import (
     COLUMNS,
     HISTORY_FILE,
+    PEERS_COLUMNS,
     HistoryError,
-    append_row,
+    append_rows,
     circumstances,
 )
 
@@ -39,8 +40,8 @@ def test_a_new_file_gets_its_header_and_later_rows_follow(tmp_path):
     """Nothing that was written is touched again."""
     file = tmp_path / "history.csv"
 
-    append_row(file, ROW)
-    append_row(file, {**ROW, "p50_ms": 312.0, "verified": False})
+    append_rows(file, COLUMNS, [ROW])
+    append_rows(file, COLUMNS, [{**ROW, "p50_ms": 312.0, "verified": False}])
 
     second = LINE.replace(",,,,412.3", ",312,,,412.3").replace("yes", "no")
     assert [",".join(COLUMNS), LINE, second] == file.read_text().splitlines()
@@ -52,20 +53,29 @@ def test_a_file_with_other_columns_is_refused_and_stays(tmp_path):
     file.write_text("date,events\n")
 
     with pytest.raises(HistoryError, match=r"columns \['date', 'events'\], expected \['date'"):
-        append_row(file, ROW)
+        append_rows(file, COLUMNS, [ROW])
 
     assert "date,events\n" == file.read_text()
 
 
 def test_a_row_has_every_column(tmp_path):
-    """A column without a value is said to have none."""
-    with pytest.raises(ValueError, match="verified"):
-        append_row(tmp_path / "history.csv", {k: v for k, v in ROW.items() if k != "verified"})
+    """A column without a value is said to have none; what has no column is left out."""
+    file = tmp_path / "history.csv"
+    with pytest.raises(ValueError, match=r"history.csv: a row without \['verified'\], expected"):
+        append_rows(file, COLUMNS, [{k: v for k, v in ROW.items() if k != "verified"}])
+    assert not file.exists()
+
+    append_rows(file, COLUMNS, [{**ROW, "problems": []}])
+    assert LINE == file.read_text().splitlines()[-1]
 
 
-def test_the_shipped_history_has_these_columns():
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [(HISTORY_FILE, COLUMNS), (HISTORY_FILE.with_name("peers.csv"), PEERS_COLUMNS)],
+)
+def test_a_shipped_history_has_these_columns(file, columns):
     """The next run can continue it."""
-    assert ",".join(COLUMNS) == HISTORY_FILE.read_text().splitlines()[0]
+    assert ",".join(columns) == file.read_text().splitlines()[0]
 
 
 def test_circumstances_name_versions_and_what_was_tried_but_not_the_machine():
