@@ -126,24 +126,16 @@ def bench(
         written_down=lambda result, ms: _written_down(reference, result, ms, found, history),
         history=peers_history or history.with_name("peers.csv"),
     )
-    beside = None
+    chosen = [_sized(each, events, hours, quick=quick) for each in chosen]
+    others = [each.sized(reference.events, quick=quick) for each in others]
     try:
         with interruptible():
-            sized = [_sized(each, events, hours, quick=quick) for each in chosen]
-            results = [_measured(each, found, history, keep=keep) for each in sized]
-            if others:
-                peers_sized = [each.sized(reference.events, quick=quick) for each in others]
-                beside = run_beside(peers_sized, reference, rounds, around)
-                results = [*beside.results, *results]
+            results = [_measured(each, found, history, keep=keep) for each in chosen]
+            beside = run_beside(others, reference, rounds, around) if others else None
     except Interrupted as interrupted:
         say("stopped")
         raise typer.Exit(interrupted.exit_code) from None
-    if format is BenchFormat.TABLE:
-        _print_tables(results, beside)
-    ok = all(result["verified"] for result in results) and (beside is None or beside.ok)
-    told = {} if beside is None else {"peers": beside.plain()}
-    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results, **told}))
-    if not ok:
+    if not _told(found, results, beside, format):
         raise typer.Exit(1)
 
 
@@ -176,6 +168,19 @@ def _sized(scenario: Scenario, events: int | None, hours: float | None, *, quick
     if hours and scenario.rate:
         return scenario.lasting(hours)
     return scenario.sized(events, quick=quick)
+
+
+def _told(
+    found: Circumstances, others: list[dict[str, Any]], beside: Beside | None, how: BenchFormat
+) -> bool:
+    """Print what was measured, beside peers or not; return whether everything was right."""
+    results = [*beside.results, *others] if beside else others
+    if how is BenchFormat.TABLE:
+        _print_tables(results, beside)
+    ok = all(result["verified"] for result in results) and (beside is None or beside.ok)
+    peers = {"peers": beside.plain()} if beside else {}
+    typer.echo(json.dumps({**asdict(found), "ok": ok, "results": results, **peers}))
+    return ok
 
 
 def tuned_settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[3]
 class Scripts(Children):
     """Children that run Python code instead of commands."""
 
-    def _open(self, command, log):
+    def _open(self, command, log, environment):
         code = command[-1]
-        return super()._open([sys.executable, "-c", code], log)
+        return super()._open([sys.executable, "-c", code], log, environment)
 
 
 @pytest.fixture
@@ -194,11 +194,9 @@ def test_whatever_was_started_is_ended():
 KILLED = """
 import os, pathlib, signal, sys
 from streams.cli.children import Children
-class Sleepers(Children):
-    def _open(self, command, log):
-        return super()._open(["sleep", "600"], log)
-with Sleepers(pathlib.Path(sys.argv[1]), os.environ) as children:
-    print(*(children.start(str(n)).process.pid for n in range(2)), flush=True)
+with Children(pathlib.Path(sys.argv[1]), os.environ) as children:
+    sleepers = [children.launch(str(n), ["sleep", "600"], os.environ) for n in range(2)]
+    print(*(each.process.pid for each in sleepers), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
