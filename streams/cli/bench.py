@@ -66,7 +66,9 @@ class BenchFormat(StrEnum):
 def bench(
     scenarios: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SCENARIO]...", help="Which; the standard ones if none."),
+        typer.Argument(
+            metavar="[SCENARIO]...", help="Which; the standard ones if nothing is named."
+        ),
     ] = None,
     suite: Annotated[
         Suite | None,
