@@ -294,6 +294,8 @@ class Engine:
         return self._published_ms.get((scope_id, tp), 0) + every
 
     def _publish(self, flush: Flush, now_ms: int, *, moved: set[TP], everything: bool) -> None:
+        if self.hurries and not everything:
+            self._put_off(now_ms)
         leeway_ms = self.leeway_ms
         look_ms = {tp: now_ms + (leeway_ms if tp in moved else -leeway_ms) for tp in self.merges}
         for scope_id in self._records:
@@ -313,6 +315,14 @@ class Engine:
         for tp in published:
             self._write_as_of(flush, self.merges[tp])
             flush.offsets[tp] = self.merges[tp].position
+
+    def _put_off(self, now_ms: int) -> None:
+        """Have what is published most often go out first, once there is time again."""
+        scopes = [self.definitions.registry.scope(scope_id) for scope_id in self._records]
+        least_ms = min((scope.publish_every_ms for scope in scopes), default=0)
+        for scope in scopes:
+            for tp in self.merges:
+                self._published_ms[scope.id, tp] = now_ms - least_ms
 
     def _publish_scope(self, flush: Flush, scope_id: str, now_ms: int) -> set[TP]:
         """Publish what has changed in a scope, as far as there is room; return the partitions."""

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-import uvloop
 
 from streams.cli.common import require_kafka
 from streams.definitions import Definitions, load_definitions
@@ -54,8 +53,6 @@ def worker(
         registry=definitions.registry.fingerprint[:12],
         rules=definitions.rules.fingerprint[:12],
     )
-    # By the policy, for Faust's consumer makes a loop of its own, in its thread.
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     code = asyncio.run(_run(settings, definitions, exit_when_idle))
     # Threads of clients that wait for a broker must not keep a finished process.
     os._exit(code)

@@ -175,6 +175,20 @@ def test_one_that_is_far_behind_publishes_with_checkpoints_only():
     assert _keys(at_once) == _keys(engine.flush([], 20_000, checkpoint=True))
 
 
+def test_who_has_caught_up_publishes_first_what_is_published_most_often():
+    """The queues are waited for; what comes every five seconds has four and a half more."""
+    engine = _engine()
+    engine.hurries = True
+    engine.flush(_partials(engine.flush([_batch(_event("a"))], 10_000)), 10_000)
+    engine.hurries = False
+    scopes = [
+        {(key or b"").partition(b"|")[0] for key in _keys(engine.flush([], now_ms))}
+        for now_ms in (10_000, 14_499, 14_500)
+    ]
+
+    assert [{b"queue"}, set(), {b"agent"}] == scopes
+
+
 def test_nothing_to_do_writes_nothing():
     """An idle worker leaves the log alone."""
     assert not _engine().flush([], 10_000)
