@@ -187,7 +187,9 @@ def visible_ms(
     rows = rows[names.is_not_null().to_numpy()]
     names = names.drop_nulls()
     codes = pl.Enum(pl.concat([names, received["of"]]).unique())
-    nothing = np.zeros(int(events.partition.max(initial=0)) + 1, np.int64)
+    # The last partition may hold no event, and no record may have come.
+    held = int(events.partition.max(initial=0)) + 1
+    nothing = np.zeros(max(map(len, vectors.values()), default=held), np.int64)
     positions = [vectors.get(id_, nothing) for id_ in received["as_of_id"].to_list()]
     return latencies_ms(
         Appended(_coded(names, codes), *_at(events, rows)),
