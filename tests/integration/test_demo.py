@@ -12,6 +12,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -80,21 +81,24 @@ class Demo:
 
     def left_behind(self) -> list[str]:
         """Return the processes that belong to this demo by their state directory."""
-        return [" ".join(process.cmdline()) for process in self._processes()]
+        return [command for _, command in self._processes()]
 
-    def _processes(self) -> Iterator[psutil.Process]:
+    def _processes(self) -> Iterator[tuple[psutil.Process, str]]:
+        # Each is asked once: between two questions it may have ended.
         for process in psutil.process_iter():
             try:
-                words = [*process.cmdline(), process.environ().get("ANDON_STATE_DIR", "")]
+                command = process.cmdline()
+                words = [*command, process.environ().get("ANDON_STATE_DIR", "")]
                 ended = process.status() == psutil.STATUS_ZOMBIE
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             if not ended and any(str(self.state_dir) in word for word in words):
-                yield process
+                yield process, " ".join(command)
 
     def kill(self) -> None:
-        for process in self._processes():
-            process.kill()
+        for process, _ in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture
