@@ -51,13 +51,14 @@ class Flush:
 
     ``progress`` holds a record for each partition with anything in ``state``. ``offsets`` names
     every partition whose state or results are in it, moved or not: it is with offsets that the
-    broker tells a member from one that was.
+    broker tells a member from one that was. ``added`` has the partials partitions with new sums.
     """
 
     progress: dict[TP, Record] = field(default_factory=dict)
     state: list[Record] = field(default_factory=list)
     outputs: list[Record] = field(default_factory=list)
     offsets: dict[TP, int] = field(default_factory=dict)
+    added: set[TP] = field(default_factory=set)
     events: int = 0
     kpi_records: int = 0
     kpi_since_ms: list[int] = field(default_factory=list)
@@ -253,6 +254,8 @@ class Engine:
                 self._decide(flush, stage, stage.take(batches[tp]), now_ms)
                 flush.offsets[tp] = stage.position
                 moved.add(tp)
+                if stage.added:
+                    flush.added.add(tp)
         return moved
 
     def _decide(

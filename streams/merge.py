@@ -36,7 +36,8 @@ class Decided:
 class MergeStage:
     """One partials partition that this worker owns.
 
-    ``others`` are writers with other KPI formulas or rules than ours, by their edition.
+    ``others`` are writers with other KPI formulas or rules than ours, by their edition; ``added``
+    tells whether what was taken last had anything to add, and did not only say what time it is.
     """
 
     partition: int
@@ -49,6 +50,7 @@ class MergeStage:
     append_time_ms: int | None = None
     as_of_id: int | None = None
     others: dict[str, str] = field(default_factory=dict)
+    added: bool = False
 
     @classmethod
     def recovered(
@@ -74,6 +76,7 @@ class MergeStage:
         restart, lead to the same decisions: those were published, and are not made twice.
         """
         decided: list[Decided] = []
+        self.added = False
         for batch in read_together(batches):
             for value in trimmed(self.merge.position, batch).values:
                 self._apply(value)
@@ -105,6 +108,7 @@ class MergeStage:
         if record["append_time"] is not None:
             times = (self.append_time_ms, record["append_time"])
             self.append_time_ms = min(time for time in times if time is not None)
+        self.added |= bool(record["sections"])
         self.merge.apply(block_of(record))
 
     def progress(self, writer: str) -> Progress:

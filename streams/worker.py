@@ -128,6 +128,7 @@ class Worker:
         self._event_limit = float(settings.flush_max_events)
         self._partials_limit = float(settings.fetch_budget_bytes)
         self._last_batch: dict[TP, float] = {}
+        self._last_sums: dict[TP, float] = {}
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
         self._judged: dict[TP, tuple[int, int]] = {}
@@ -232,6 +233,7 @@ class Worker:
         self._committed_to = self.engine.positions
         now = time.monotonic()
         self._last_batch = dict.fromkeys(assigned, now)
+        self._last_sums = dict.fromkeys(assigned, now)
         self._last_advance.clear()
         self._idle_from.clear()
         self._judged = {
@@ -336,6 +338,7 @@ class Worker:
                 publish_all=publish_all,
                 checkpoint=checkpoint,
             )
+            self._last_sums.update(dict.fromkeys(flush.added, started))
             self._check_dead_letters()
             if checkpoint and not self.engine.is_behind:
                 self._checkpointed = started
@@ -493,10 +496,13 @@ class Worker:
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:
             return False
+        # What advances of quiet inputs bring to the merges breaks no silence: it comes for ever.
+        heard = {tp: self._last_batch for tp in self.engine.folds}
+        heard |= {tp: self._last_sums for tp in self.engine.merges}
         now = time.monotonic()
         return all(
-            now - self._last_batch.get(tp, now) >= seconds and self._is_caught_up(tp)
-            for tp in self.engine.positions
+            now - last.get(tp, now) >= seconds and self._is_caught_up(tp)
+            for tp, last in heard.items()
         )
 
     async def _end(self) -> None:

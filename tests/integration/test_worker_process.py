@@ -96,9 +96,9 @@ class Workers:
         self.logs = logs
         self.running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, before: str = "", **env: str) -> subprocess.Popen[bytes]:
+    def start(self, before: str = "", *arguments: str, **env: str) -> subprocess.Popen[bytes]:
         """Start a worker; ``before`` is Python that is run first."""
-        command = [sys.executable, "-c", before + RUN, "worker"]
+        command = [sys.executable, "-c", before + RUN, "worker", *arguments]
         log = self._log(len(self.running)).open("wb")
         process = subprocess.Popen(command, env={**self.env, **env}, stdout=log, stderr=log)
         self.running.append(process)
@@ -291,6 +291,16 @@ def test_a_worker_is_ready_while_it_has_its_partitions_and_healthy_throughout(wo
     wait_until(partial(answers, heir, 200), "readiness after the rebalance")
 
     assert (503, {200}) == (at_first, set(healthy))
+
+
+@pytest.mark.timeout(150)
+def test_an_input_is_quiet_while_its_advances_go_on(workers, send):
+    """They come every 5 s, and go through the partials: a wait of 7 s would never be over."""
+    send(3)
+    process = workers.start("", "--exit-when-idle", "7", ANDON_IDLE_TIMEOUT_S="1")
+    code, _, told = ends(workers, process)
+
+    assert (0, True) == (code, "input_ended" in told)
 
 
 def _listener(settings: Settings) -> int:
