@@ -171,7 +171,8 @@ class Section:
 class ScopePlan:
     """How the events of a source are grouped for one scope.
 
-    ``pane_ms`` is the grid of windows and rules, ``window_pane_ms`` the coarsest one of windows.
+    ``pane_ms`` is the grid that sums are counted on, ``window_pane_ms`` the coarsest one of windows:
+    histograms need no finer one, and neither do sums that no rule reads.
     """
 
     scope: Scope
@@ -204,21 +205,28 @@ def plan_fold(
     """
     measures = tuple(m for m in registry.measures.values() if m.source == source)
     scopes = tuple(
-        ScopePlan(
-            scope,
-            scope.pane_ms,
-            gcd(ZONE_STEP_MS, *(window.hop_ms for window in scope.windows)),
-            scope.id in rule_scopes,
-            tuple(
-                sample
-                for sample in registry.samples.values()
-                if sample.source == source and (scope.id, sample.id) in samples
-            ),
-        )
+        _plan_scope(registry, source, scope, scope.id in rule_scopes, samples)
         for scope in registry.scopes
         if source in scope.sources and (scope.windows or scope.id in rule_scopes)
     )
     return FoldPlan(source, registry, measures, scopes)
+
+
+def _plan_scope(
+    registry: Registry,
+    source: str,
+    scope: Scope,
+    feeds_rules: bool,
+    samples: frozenset[tuple[str, str]],
+) -> ScopePlan:
+    window_pane_ms = gcd(ZONE_STEP_MS, *(window.hop_ms for window in scope.windows))
+    quoted = tuple(
+        sample
+        for sample in registry.samples.values()
+        if sample.source == source and (scope.id, sample.id) in samples
+    )
+    pane_ms = scope.pane_ms if feeds_rules else window_pane_ms
+    return ScopePlan(scope, pane_ms, window_pane_ms, feeds_rules, quoted)
 
 
 def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
@@ -265,7 +273,7 @@ def _queries(
         grouped = events.group_by(_group_columns(scope, count_time))
         names = [m.id for m in counted if m.id in sums]
         if names:
-            query = grouped.agg(pl.col(names).sum(), *_attributes(scope.scope))
+            query = grouped.agg(pl.col(names).sum(), *_attribute_time(scope.scope))
             queries.append((scope.scope, "sums", query.select(*_keyed(scope.scope), *names)))
         queries.extend(
             (scope.scope, "histogram", _histogram(scope, measure, events, count))
@@ -279,7 +287,9 @@ def _queries(
 
 
 def _group_columns(scope: ScopePlan, count_time: str) -> list[pl.Expr]:
-    return [*_key_columns(scope), _pane(count_time, scope.pane_ms), _rule_pane(scope)]
+    # Attributes hardly ever change: a row for each of them costs less than to look for the newest.
+    attributes = map(pl.col, scope.scope.attributes)
+    return [*_key_columns(scope), *attributes, _pane(count_time, scope.pane_ms), _rule_pane(scope)]
 
 
 def _key_columns(scope: ScopePlan) -> list[pl.Expr]:
@@ -300,8 +310,7 @@ def _rule_pane(scope: ScopePlan) -> pl.Expr:
 
 
 def _keyed(scope: Scope) -> list[pl.Expr]:
-    attributes = ["attribute", "attribute_time"] if scope.attributes else []
-    return [_key(scope), pl.col("pane"), pl.col("rule"), *map(pl.col, attributes)]
+    return [_key(scope), pl.col("pane"), pl.col("rule"), *_attributes(scope)]
 
 
 def _key(scope: Scope) -> pl.Expr:
@@ -310,17 +319,20 @@ def _key(scope: Scope) -> pl.Expr:
     return pl.concat_str([pl.col(name) for name in scope.key], separator=KEY_SEPARATOR).alias("key")
 
 
+def _attribute_time(scope: Scope) -> list[pl.Expr]:
+    """When the newest event of a group was; all in it have the same attributes."""
+    return [pl.col("event_time").max().alias("attribute_time")] if scope.attributes else []
+
+
 def _attributes(scope: Scope) -> list[pl.Expr]:
-    """Attributes of the newest event that has any; of two at one instant the greater."""
+    """The attributes of a group and their time, both null where none is known."""
     if not scope.attributes:
         return []
+    known = pl.when(pl.any_horizontal(pl.col(name).is_not_null() for name in scope.attributes))
     joined = pl.concat_str(
         [pl.col(name).fill_null("") for name in scope.attributes], separator=KEY_SEPARATOR
     )
-    known = pl.any_horizontal(pl.col(name).is_not_null() for name in scope.attributes)
-    times = pl.col("event_time").filter(known)
-    newest = joined.filter(known).filter(times == times.max()).max()
-    return [newest.alias("attribute"), times.max().alias("attribute_time")]
+    return [known.then(joined).alias("attribute"), known.then("attribute_time")]
 
 
 def _histogram(
