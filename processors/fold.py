@@ -171,8 +171,8 @@ class Section:
 class ScopePlan:
     """How the events of a source are grouped for one scope.
 
-    ``pane_ms`` is the grid that sums are counted on, ``window_pane_ms`` the coarsest one of windows:
-    histograms need no finer one, and neither do sums that no rule reads.
+    ``pane_ms`` is the grid that sums are counted on, ``window_pane_ms`` the coarsest one of
+    windows: histograms need no finer one, and neither do sums that no rule reads.
     """
 
     scope: Scope

@@ -497,8 +497,8 @@ class Worker:
         if self._membership is None or not self.engine.positions:
             return False
         # What advances of quiet inputs bring to the merges breaks no silence: it comes for ever.
-        heard = {tp: self._last_batch for tp in self.engine.folds}
-        heard |= {tp: self._last_sums for tp in self.engine.merges}
+        heard = dict.fromkeys(self.engine.folds, self._last_batch)
+        heard |= dict.fromkeys(self.engine.merges, self._last_sums)
         now = time.monotonic()
         return all(
             now - last.get(tp, now) >= seconds and self._is_caught_up(tp)
