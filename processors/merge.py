@@ -433,13 +433,13 @@ class Merge:
 
     def _add(self, section: Section) -> None:
         state = self.scopes[section.scope]
-        codes = state.codes_of(section.rows["key"].to_list())
+        codes = state.codes_of(section.rows.get_column("key").to_list())
         if section.kind == "samples":
             self._add_samples(state, section.source, section.rows, codes)
             return
         order = np.argsort(codes, kind="stable")
         rows = _rows_of(state.scope, section, codes, order)
-        panes, which = np.unique(section.rows["pane"].to_numpy()[order], return_inverse=True)
+        panes, which = _distinct(section.rows.get_column("pane").to_numpy()[order])
         for index, window in enumerate(state.scope.windows):
             for starts in window_starts(
                 panes, window.kind, window.size_ms, window.hop_ms, self.plan.registry.zone
@@ -448,7 +448,7 @@ class Merge:
                     self._add_window(state, section.source, (index, start), rows, chosen)
         if section.kind == "sums" and section.source in self._reading[section.scope]:
             self._add_panes(
-                state, section.source, rows, _filled(section.rows["rule"], _NEVER)[order]
+                state, section.source, rows, _filled(section.rows, "rule", _NEVER)[order]
             )
 
     def _add_window(
@@ -498,7 +498,7 @@ class Merge:
     ) -> None:
         kept = np.flatnonzero(panes >= max(self._ticked(state, source), _NEVER + 1))
         starts = panes[kept] - panes[kept] % state.pane_ms
-        for start, chosen in _by_start(*np.unique(starts, return_inverse=True)):
+        for start, chosen in _by_start(*_distinct(starts)):
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
@@ -509,10 +509,9 @@ class Merge:
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
     ) -> None:
         ticked = self._ticked(state, source)
-        columns = ("rule", "count", "sample", "event_time", "interaction_id", "evaluation_id")
-        for code, (pane, count, sample, *ids) in zip(
-            codes.tolist(), rows.select(columns).iter_rows(), strict=True
-        ):
+        names = ("rule", "count", "sample", "event_time", "interaction_id", "evaluation_id")
+        columns = (rows.get_column(name).to_list() for name in names)
+        for code, pane, count, sample, *ids in zip(codes.tolist(), *columns, strict=True):
             if pane >= ticked:
                 counts = state.samples.setdefault(pane - pane % state.pane_ms, {})
                 entry = (code, sample, SampleIds(*ids))
@@ -804,7 +803,17 @@ def _by_start(starts: NDArray[np.int64], which: NDArray[np.intp]) -> Iterator[tu
         yield start, None if len(distinct) == 1 else np.flatnonzero((starts == start)[which])
 
 
-def _filled(column: pl.Series, null: int) -> NDArray[np.int64]:
+def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return the distinct values, ascending, and of each value which of these it is."""
+    if len(values) and (values == values[0]).all():
+        return values[:1], np.zeros(len(values), np.intp)
+    return np.unique(values, return_inverse=True)
+
+
+def _filled(rows: pl.DataFrame, name: str, null: int) -> NDArray[np.int64]:
+    column = rows.get_column(name)
+    if not column.null_count():
+        return np.asarray(column.to_numpy())
     # Each expression over a series costs as much as thousands of its rows.
     return np.asarray(column.to_arrow().fill_null(null))
 
@@ -814,16 +823,17 @@ def _rows_of(
 ) -> Rows:
     rows, codes = section.rows, codes[order]
     if section.kind == "histogram":
-        first = scope.histograms.index(rows["measure"][0]) * BUCKETS
-        places = rows["bucket"].to_numpy()[order] + first
-        return HistogramAddition(HistogramRows(codes, places, rows["count"].to_numpy()[order]))
+        first = scope.histograms.index(rows.item(0, "measure")) * BUCKETS
+        places = rows.get_column("bucket").to_numpy()[order] + first
+        counts = rows.get_column("count").to_numpy()[order]
+        return HistogramAddition(HistogramRows(codes, places, counts))
     values = np.zeros((len(rows), len(scope.sums)), np.int64)
-    for name in rows.columns:
-        if name in scope.sums:
-            values[:, scope.sums.index(name)] = rows[name].to_numpy()
+    for column in rows.get_columns():
+        if column.name in scope.sums:
+            values[:, scope.sums.index(column.name)] = column.to_numpy()
     values = values[order]
     if "attribute" not in rows.columns:
         return SumAddition(codes, values, None)
-    times = _filled(rows["attribute_time"], UNKNOWN_TIME)[order]
-    attributes = np.array(rows["attribute"].to_list(), np.object_)[order]
+    times = _filled(rows, "attribute_time", UNKNOWN_TIME)[order]
+    attributes = np.array(rows.get_column("attribute").to_list(), np.object_)[order]
     return SumAddition(codes, values, AttributeRows(codes, times, attributes))
