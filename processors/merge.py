@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from math import gcd
 from typing import TypeVar
 
@@ -440,12 +441,10 @@ class Merge:
         order = np.argsort(codes, kind="stable")
         rows = _rows_of(state.scope, section, codes, order)
         panes, which = _distinct(section.rows.get_column("pane").to_numpy()[order])
-        for index, window in enumerate(state.scope.windows):
-            for starts in window_starts(
-                panes, window.kind, window.size_ms, window.hop_ms, self.plan.registry.zone
-            ):
-                for start, chosen in _by_start(starts, which):
-                    self._add_window(state, section.source, (index, start), rows, chosen)
+        windows, zone = state.scope.windows, self.plan.registry.zone
+        for place, own in _places_of(panes.tobytes(), windows, zone):
+            chosen = None if own is None else np.flatnonzero(own[which])
+            self._add_window(state, section.source, place, rows, chosen)
         if section.kind == "sums" and section.source in self._reading[section.scope]:
             self._add_panes(
                 state, section.source, rows, _filled(section.rows, "rule", _NEVER)[order]
@@ -498,7 +497,9 @@ class Merge:
     ) -> None:
         kept = np.flatnonzero(panes >= max(self._ticked(state, source), _NEVER + 1))
         starts = panes[kept] - panes[kept] % state.pane_ms
-        for start, chosen in _by_start(*_distinct(starts)):
+        distinct, which = _distinct(starts)
+        for number, start in enumerate(distinct.tolist()):
+            chosen = None if len(distinct) == 1 else np.flatnonzero(which == number)
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
@@ -793,14 +794,24 @@ def _rule_pane_ms(rules: RuleBook, scope: Scope) -> int:
     return gcd(*(g.every_ms for g in rules.groups if g.scope.id == scope.id)) or scope.pane_ms
 
 
-def _by_start(starts: NDArray[np.int64], which: NDArray[np.intp]) -> Iterator[tuple[int, Chosen]]:
-    """Yield each start with the rows that have it, in their order; None stands for all rows.
+@lru_cache(maxsize=256)
+def _places_of(
+    panes: bytes, windows: tuple[WindowSpec, ...], zone: str
+) -> list[tuple[Place, NDArray[np.bool_] | None]]:
+    """Return the windows that any of the panes (int64) lie in, each with which; None: all of them.
 
-    ``which`` tells of each row which of the ``starts`` it has.
+    One flush asks for the same panes in every section.
     """
-    distinct = set(starts.tolist())
-    for start in sorted(distinct):
-        yield start, None if len(distinct) == 1 else np.flatnonzero((starts == start)[which])
+    found: list[tuple[Place, NDArray[np.bool_] | None]] = []
+    instants = np.frombuffer(panes, np.int64)
+    for index, window in enumerate(windows):
+        for starts in window_starts(instants, window.kind, window.size_ms, window.hop_ms, zone):
+            distinct = sorted(set(starts.tolist()))
+            found += [
+                ((index, start), None if len(distinct) == 1 else starts == start)
+                for start in distinct
+            ]
+    return found
 
 
 def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
