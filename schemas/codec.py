@@ -40,6 +40,7 @@ FUTURE_ALLOWANCE_MS = 5 * 60_000
 _PREFIX_BYTES = 5
 _END = struct.pack("<d", -6.62607015e-34)
 _ALONE = 16
+_FIRST_NOT_ASCII = 0x80
 
 Index = npt.NDArray[np.int64]
 
@@ -393,7 +394,7 @@ def _is_text(array: pa.Array) -> bool:
     if not pa.types.is_string(array.type):
         return True
     text = array.buffers()[2]
-    if text is None or text.to_pybytes().isascii():
+    if text is None or not text.size or np.frombuffer(text, np.uint8).max() < _FIRST_NOT_ASCII:
         return True
     try:
         array.validate(full=True)

@@ -95,15 +95,14 @@ class KafkaTransactions:
         self._deliver()
 
     def _produce(self, record: Record) -> None:
+        topic, partition, key, value, headers = record
         while True:
             try:
-                self._producer.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=[*record.headers] if record.headers else [],
-                )
+                # Arguments by place, and none that says nothing: a third of the time by name.
+                if headers:
+                    self._producer.produce(topic, value, key, partition, headers=[*headers])
+                else:
+                    self._producer.produce(topic, value, key, partition)
             except BufferError:
                 self._producer.poll(0.05)
             else:
