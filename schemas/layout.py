@@ -1,0 +1,267 @@
+"""Fields of a contract encoded for many rows at once, where little differs from row to row.
+
+Between two whole numbers, which alone take a varying number of bytes, lies a segment. Its few forms
+are made once; for a row they are looked up and copied, and doubles written into them.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise, product
+from math import prod
+from typing import Any, Final
+
+import fastavro
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.contract import Contract, expanded, kind, wire, without_null
+from schemas.errors import ContractViolation
+
+#: A segment with more forms would be a table too large to look up in.
+MOST_FORMS: Final = 4_096
+
+_DOUBLE: Final = np.dtype("V8")
+
+
+class Part:
+    """Encodes some fields of a contract: those of a record lie one after the other."""
+
+    def __init__(self, contract: Contract, names: Sequence[str]) -> None:
+        types = {f["name"]: f["type"] for f in expanded(wire(contract.schema))["fields"]}
+        self._fields = [(name, fastavro.parse_schema(types[name])) for name in names]
+
+    def encode(self, values: Mapping[str, Any]) -> bytes:
+        """Return the bytes of the fields; raises TypeError or ValueError for other types."""
+        return b"".join(_encoded(schema, values[name]) for name, schema in self._fields)
+
+
+def require_fields(contract: Contract, names: Sequence[str]) -> None:
+    """Raise ContractViolation unless these are the fields of the contract, in its order."""
+    found = [f["name"] for f in contract.schema["fields"]]
+    if found != list(names):
+        problem = f"fields {', '.join(found)}, expected {', '.join(names)}"
+        raise ContractViolation(contract.name, "record", problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A field of one item: its forms; if a column chooses, its name; is it nullable, a double?"""
+
+    forms: tuple[bytes, ...]
+    name: str = ""
+    nullable: bool = False
+    double: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Varying:
+    """A varying field, by item: its segment, what its form counts in the number of the segment's.
+
+    In form ``f`` of its segment the field of item ``i`` ends at ``ends[first[i] + f]``.
+    """
+
+    token: _Token
+    segments: NDArray[np.intp] | slice
+    strides: NDArray[np.intp]
+    firsts: NDArray[np.intp]
+    ends: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[_Token, int, int, list[int]]]) -> "_Varying":
+        tokens, segments, strides, ends = zip(*found, strict=True)
+        firsts = np.cumsum([0, *map(len, ends)])[:-1]
+        # Slices are faster to look up, where items are all in segments of their own.
+        step = segments[1] - segments[0] if len(segments) > 1 else 1
+        where = slice(segments[0], segments[-1] + 1, step) if step else np.array(segments)
+        return cls(tokens[0], where, np.array(strides), firsts, np.concatenate(ends))
+
+    def add(self, forms: NDArray[np.intp], column: NDArray[Any]) -> None:
+        """Add to the numbers of the segments' forms what the values of a column count there."""
+        if len(self.token.forms) == 1:
+            return
+        chosen = ~np.isnan(column) if self.token.double else column + self.token.nullable
+        forms[:, self.segments] += chosen * self.strides
+
+    def write(
+        self,
+        out: NDArray[np.uint8],
+        starts: NDArray[np.intp],
+        forms: NDArray[np.intp],
+        column: NDArray[Any],
+    ) -> None:
+        """Write doubles where they belong in segments that start there and have these forms."""
+        values = np.ascontiguousarray(column, np.float64).reshape(-1)
+        ends = self.ends.take(forms[:, self.segments] + self.firsts)
+        places = (starts[:, self.segments] + ends).reshape(-1) - _DOUBLE.itemsize
+        if self.token.nullable:
+            known = np.flatnonzero(~np.isnan(values))
+            values, places = values.take(known), places.take(known)
+        _at_any_byte(out, _DOUBLE)[places] = values.view(_DOUBLE)
+
+
+class Items:
+    """Encodes an array of records, as many of them in every row.
+
+    ``constants`` holds a value for each item of the fields that do not vary, ``symbols`` those that
+    the numbers in the column of an enum stand for.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        name: str,
+        constants: Mapping[str, Sequence[Any]],
+        symbols: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Raise ContractViolation where the field, or what varies in it, has another shape."""
+        self._where = (contract.name, name)
+        fields = {f["name"]: f["type"] for f in expanded(wire(contract.schema))["fields"]}
+        array = fields.get(name, "null")
+        if kind(array) != "array" or kind(array["items"]) != "record":
+            raise self._wrong(f"{kind(array)}, expected an array of records")
+        types = {f["name"]: f["type"] for f in array["items"]["fields"]}
+        varying = {n: self._token(n, t, symbols) for n, t in types.items() if n not in constants}
+        self._numbers = [n for n, token in varying.items() if not token.forms]
+        segments = list(self._segments(types, constants, varying))
+        table: list[bytes] = []
+        found: dict[str, list[tuple[_Token, int, int, list[int]]]] = {}
+        bases = []
+        for number, segment in enumerate(segments):
+            bases.append(len(table))
+            table += self._laid_out(number, segment, found)
+        self._varying = {name: _Varying.of(places) for name, places in found.items()}
+        self._bases = np.array(bases)
+        self._lengths = np.array([len(form) for form in table])
+        width = max(map(len, table))
+        self._table = np.array([form.ljust(width, b"\0") for form in table], f"V{width}")
+
+    def _wrong(self, problem: str) -> ContractViolation:
+        return ContractViolation(*self._where, problem)
+
+    def _token(self, name: str, avro_type: Any, symbols: Mapping[str, Sequence[str]]) -> _Token:
+        nullable = isinstance(avro_type, list)
+        match kind(without_null(avro_type)):
+            case "double":
+                values: list[Any] = [0.0]
+            case "enum" if name in symbols:
+                values = [*symbols[name]]
+            case "int" | "long" if not nullable:
+                values = []
+            case other:
+                raise self._wrong(f"{name}: {other}, expected double, enum, int or long")
+        values = [None, *values] if nullable else values
+        forms = tuple(self._constant(name, avro_type, value) for value in values)
+        return _Token(forms, name, nullable, kind(without_null(avro_type)) == "double")
+
+    def _constant(self, name: str, avro_type: Any, value: Any) -> bytes:
+        try:
+            return _encoded(avro_type, value)
+        except (TypeError, ValueError) as problem:
+            raise self._wrong(f"{name}: {problem}") from problem
+
+    def _segments(
+        self,
+        types: Mapping[str, Any],
+        constants: Mapping[str, Sequence[Any]],
+        varying: Mapping[str, _Token],
+    ) -> Iterator[list[_Token]]:
+        items = max(map(len, constants.values()))
+        segment = [_Token((_encoded("long", items) if items else b"",))]
+        for item in range(items):
+            for name, avro_type in types.items():
+                if name in constants:
+                    constant = self._constant(name, avro_type, constants[name][item])
+                    segment.append(_Token((constant,)))
+                elif varying[name].forms:
+                    segment.append(varying[name])
+                else:
+                    yield segment
+                    segment = []
+        yield [*segment, _Token((b"\0",))]
+
+    def _laid_out(
+        self,
+        number: int,
+        segment: list[_Token],
+        found: dict[str, list[tuple[_Token, int, int, list[int]]]],
+    ) -> list[bytes]:
+        """Return the forms of a segment, noting where its varying fields lie."""
+        counts = [len(token.forms) for token in segment]
+        names = [token.name for token in segment if len(token.forms) > 1]
+        if prod(counts) > MOST_FORMS or len({*names}) < len(names):
+            raise self._wrong("a whole number that varies is missing: too many forms without it")
+        every = list(product(*(token.forms for token in segment)))
+        ends = [list(accumulate(map(len, form))) for form in every]
+        for place, token in enumerate(segment):
+            if token.name:
+                place_ends = [each[place] for each in ends]
+                stride = prod(counts[place + 1 :])
+                found.setdefault(token.name, []).append((token, number, stride, place_ends))
+        return [b"".join(form) for form in every]
+
+    def encode(self, columns: Mapping[str, NDArray[Any]]) -> list[memoryview]:
+        """Return the bytes of each row, from columns [rows, items] of the fields that vary.
+
+        They are doubles, of which NaN is null where null may be; indices of symbols, of which -1
+        is; whole numbers.
+        """
+        rows = len(next(iter(columns.values())))
+        if not rows:
+            return []
+        forms = np.zeros((rows, len(self._bases)), np.intp)
+        for name, varying in self._varying.items():
+            varying.add(forms, columns[name])
+        numbers = self._zigzag(columns, rows)
+        chosen = forms + self._bases
+        lengths = np.empty((rows, forms.shape[1] + numbers.shape[1]), np.intp)
+        lengths[:, ::2] = self._lengths.take(chosen)
+        lengths[:, 1::2] = _varint_lengths(numbers)
+        ends = lengths.reshape(-1).cumsum().reshape(lengths.shape)
+        starts = ends - lengths
+        out = np.empty(ends[-1, -1] + self._table.itemsize, np.uint8)
+        # All are as wide as the widest, and what is too much is written over by what comes after.
+        segments = _at_any_byte(out, self._table.dtype)
+        segments[starts[:, ::2].reshape(-1)] = self._table.take(chosen.reshape(-1))
+        for name, varying in self._varying.items():
+            if varying.token.double:
+                varying.write(out, starts[:, ::2], forms, columns[name])
+        _write_varints(out, starts[:, 1::2].reshape(-1), numbers.reshape(-1))
+        every = memoryview(out)
+        return [every[start:end] for start, end in pairwise([0, *ends[:, -1].tolist()])]
+
+    def _zigzag(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.uint64]:
+        if not self._numbers:
+            return np.empty((rows, 0), np.uint64)
+        whole = np.stack([columns[name] for name in self._numbers], 2).reshape(rows, -1)
+        return ((whole << 1) ^ (whole >> 63)).view(np.uint64)
+
+
+def _at_any_byte(out: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return bytes as values that begin at every one of them."""
+    return np.ndarray((len(out) - dtype.itemsize + 1,), dtype, out, strides=(1,))
+
+
+def _varint_lengths(numbers: NDArray[np.uint64]) -> NDArray[np.intp]:
+    lengths = np.ones(numbers.shape, np.intp)
+    for bits in range(7, 64, 7):
+        longer = numbers >> bits != 0
+        if not longer.any():
+            break
+        lengths += longer
+    return lengths
+
+
+def _write_varints(
+    out: NDArray[np.uint8], places: NDArray[np.intp], numbers: NDArray[np.uint64]
+) -> None:
+    while len(places):
+        more = numbers > 127
+        out[places] = np.where(more, numbers | 128, numbers).astype(np.uint8)
+        places, numbers = places[more] + 1, numbers[more] >> 7
+
+
+def _encoded(schema: Any, value: Any) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, value)
+    return out.getvalue()
