@@ -14,7 +14,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from processors.histogram import BUCKETS, SparseCounts
+from processors.histogram import SparseCounts
 from processors.keys import KEY_SEPARATOR, printable_key
 from processors.kpis import KPI_STATES, Registry, Scope
 from processors.merge import Changed
@@ -100,24 +100,11 @@ class KpiRecords:
                 yield Record(KPIS, publication.partition, key + window, value)
 
     def _histograms(self, publications: Sequence[Publication]) -> Mapping[str, SparseCounts]:
-        if not self._scope.histograms:
+        names = self._scope.histograms
+        if not names:
             return {}
-        found, first = [], 0
-        for publication in publications:
-            changed = publication.changed
-            counts = changed.segment.counts_of(changed.rows)
-            counts[:, 0] += first
-            found.append(counts)
-            first += len(changed.rows)
-        together = np.concatenate(found)
-        of = together[:, 1] // BUCKETS
-        together[:, 1] %= BUCKETS
-        # Segments give them in the order of their rows and places, and so they are in order here.
-        row, bucket, count = together.T
-        return {
-            name: SparseCounts(row[of == index], bucket[of == index], count[of == index], first)
-            for index, name in enumerate(self._scope.histograms)
-        }
+        found = [p.changed.segment.stretches_of(p.changed.rows) for p in publications]
+        return dict(zip(names, SparseCounts.joined(found), strict=True))
 
     def _statuses(self, publications: Sequence[Publication]) -> Statuses:
         """Return the status of each KPI [rows, kpis], as an index, where it is not the record's."""
