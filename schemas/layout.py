@@ -28,12 +28,12 @@ class Part:
     """Encodes some fields of a contract: those of a record lie one after the other."""
 
     def __init__(self, contract: Contract, names: Sequence[str]) -> None:
-        types = {f["name"]: f["type"] for f in expanded(wire(contract.schema))["fields"]}
-        self._fields = [(name, fastavro.parse_schema(types[name])) for name in names]
+        fields = [f for f in wire(contract.schema)["fields"] if f["name"] in names]
+        self._schema = fastavro.parse_schema({"type": "record", "name": "Part", "fields": fields})
 
     def encode(self, values: Mapping[str, Any]) -> bytes:
         """Return the bytes of the fields; raises TypeError or ValueError for other types."""
-        return b"".join(_encoded(schema, values[name]) for name, schema in self._fields)
+        return _encoded(self._schema, values)
 
 
 def require_fields(contract: Contract, names: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class _Varying:
     """
 
     token: _Token
-    segments: NDArray[np.intp] | slice
+    segments: slice
     strides: NDArray[np.intp]
     firsts: NDArray[np.intp]
     ends: NDArray[np.intp]
@@ -71,9 +71,9 @@ class _Varying:
     def of(cls, found: Sequence[tuple[_Token, int, int, list[int]]]) -> "_Varying":
         tokens, segments, strides, ends = zip(*found, strict=True)
         firsts = np.cumsum([0, *map(len, ends)])[:-1]
-        # Slices are faster to look up, where items are all in segments of their own.
-        step = segments[1] - segments[0] if len(segments) > 1 else 1
-        where = slice(segments[0], segments[-1] + 1, step) if step else np.array(segments)
+        # Either each item has a segment of its own or all share one: a slice is looked up faster.
+        step = segments[1] - segments[0] if len(segments) > 1 else 0
+        where = slice(segments[0], segments[-1] + 1, step or 1)
         return cls(tokens[0], where, np.array(strides), firsts, np.concatenate(ends))
 
     def add(self, forms: NDArray[np.intp], column: NDArray[Any]) -> None:
@@ -92,7 +92,9 @@ class _Varying:
     ) -> None:
         """Write doubles where they belong in segments that start there and have these forms."""
         values = np.ascontiguousarray(column, np.float64).reshape(-1)
-        ends = self.ends.take(forms[:, self.segments] + self.firsts)
+        ends = self.ends
+        if len(ends) > len(self.firsts):
+            ends = ends.take(forms[:, self.segments] + self.firsts)
         places = (starts[:, self.segments] + ends).reshape(-1) - _DOUBLE.itemsize
         if self.token.nullable:
             known = np.flatnonzero(~np.isnan(values))

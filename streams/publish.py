@@ -82,22 +82,32 @@ class KpiRecords:
 
     def _records_of(
         self, publications: Sequence[Publication], computed_ms: int
-    ) -> Iterator[Record]:
+    ) -> list[Record]:
         sums = np.concatenate([p.changed.segment.sums[p.changed.rows] for p in publications])
         kpis = self._registry.evaluate(self._scope, sums, self._histograms(publications))
         measures = iter(self._measures.encode({"value": sums / self._units}))
         columns = {"value": kpis.values, "n": kpis.n, "state": kpis.states.view(np.int8)}
         statuses = self._statuses(publications)
         of_kpis = iter(self._kpis.encode({**columns, "status": statuses}))
+        records: list[Record] = []
         for publication in publications:
             window = self._window_of_key(publication)
             as_of = self._as_of.encode({"as_of_id": publication.as_of_id})
             begun = map(self._begin, publication.changed.keys, self._attributes(publication))
             # The iterators of numbers go on from one publication to the next.
-            whole = zip(begun, self._times(publication, computed_ms), measures, of_kpis)
-            for (key, first), time, of_measures, of_kpi in whole:
-                value = b"".join((first, time, of_measures, of_kpi, as_of))
-                yield Record(KPIS, publication.partition, key + window, value)
+            whole = zip(  # noqa: B905
+                begun, self._times(publication, computed_ms), measures, of_kpis
+            )
+            records += [
+                Record(
+                    KPIS,
+                    publication.partition,
+                    key + window,
+                    b"".join((first, time, of_measures, of_kpi, as_of)),
+                )
+                for (key, first), time, of_measures, of_kpi in whole
+            ]
+        return records
 
     def _histograms(self, publications: Sequence[Publication]) -> Mapping[str, SparseCounts]:
         names = self._scope.histograms
