@@ -21,6 +21,9 @@ from schemas.errors import ContractViolation
 #: A segment with more forms would be a table too large to look up in.
 MOST_FORMS: Final = 4_096
 
+Places = NDArray[np.intp]
+
+_SEVEN: Final = np.uint64(7)
 _DOUBLE: Final = np.dtype("V8")
 
 
@@ -40,15 +43,15 @@ def require_fields(contract: Contract, names: Sequence[str]) -> None:
     """Raise ContractViolation unless these are the fields of the contract, in its order."""
     found = [f["name"] for f in contract.schema["fields"]]
     if found != list(names):
-        problem = f"fields {', '.join(found)}, expected {', '.join(names)}"
-        raise ContractViolation(contract.name, "record", problem)
+        problem = f"found {', '.join(found)}, expected {', '.join(names)}"
+        raise ContractViolation(contract.name, "fields", problem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A field of one item: its forms; if a column chooses, its name; is it nullable, a double?"""
+    """A field of one item: its forms and, if a column chooses, what it is."""
 
-    forms: tuple[bytes, ...]
+    forms: list[bytes]
     name: str = ""
     nullable: bool = False
     double: bool = False
@@ -56,27 +59,27 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class _Varying:
-    """A varying field, by item: its segment, what its form counts in the number of the segment's.
+    """A varying field, by item: its segment, and by how much its form moves the segment's.
 
-    In form ``f`` of its segment the field of item ``i`` ends at ``ends[first[i] + f]``.
+    In form ``f`` of its segment the field of item ``i`` ends at ``ends[firsts[i] + f]``.
     """
 
     token: _Token
     segments: slice
-    strides: NDArray[np.intp]
-    firsts: NDArray[np.intp]
-    ends: NDArray[np.intp]
+    strides: Places
+    firsts: Places
+    ends: Places
 
     @classmethod
-    def of(cls, found: Sequence[tuple[_Token, int, int, list[int]]]) -> "_Varying":
+    def of(cls, found: "Sequence[_Found]") -> "_Varying":
         tokens, segments, strides, ends = zip(*found, strict=True)
         firsts = np.cumsum([0, *map(len, ends)])[:-1]
-        # Either each item has a segment of its own or all share one: a slice is looked up faster.
+        # Each item has a segment of its own, or all share one.
         step = segments[1] - segments[0] if len(segments) > 1 else 0
         where = slice(segments[0], segments[-1] + 1, step or 1)
         return cls(tokens[0], where, np.array(strides), firsts, np.concatenate(ends))
 
-    def add(self, forms: NDArray[np.intp], column: NDArray[Any]) -> None:
+    def add(self, forms: Places, column: NDArray[Any]) -> None:
         """Add to the numbers of the segments' forms what the values of a column count there."""
         if len(self.token.forms) == 1:
             return
@@ -86,8 +89,8 @@ class _Varying:
     def write(
         self,
         out: NDArray[np.uint8],
-        starts: NDArray[np.intp],
-        forms: NDArray[np.intp],
+        starts: Places,
+        forms: Places,
         column: NDArray[Any],
     ) -> None:
         """Write doubles where they belong in segments that start there and have these forms."""
@@ -100,6 +103,9 @@ class _Varying:
             known = np.flatnonzero(~np.isnan(values))
             values, places = values.take(known), places.take(known)
         _at_any_byte(out, _DOUBLE)[places] = values.view(_DOUBLE)
+
+
+_Found = tuple[_Token, int, int, list[int]]
 
 
 class Items:
@@ -117,90 +123,25 @@ class Items:
         symbols: Mapping[str, Sequence[str]],
     ) -> None:
         """Raise ContractViolation where the field, or what varies in it, has another shape."""
-        self._where = (contract.name, name)
         fields = {f["name"]: f["type"] for f in expanded(wire(contract.schema))["fields"]}
-        array = fields.get(name, "null")
-        if kind(array) != "array" or kind(array["items"]) != "record":
-            raise self._wrong(f"{kind(array)}, expected an array of records")
-        types = {f["name"]: f["type"] for f in array["items"]["fields"]}
-        varying = {n: self._token(n, t, symbols) for n, t in types.items() if n not in constants}
-        self._numbers = [n for n, token in varying.items() if not token.forms]
-        segments = list(self._segments(types, constants, varying))
         table: list[bytes] = []
-        found: dict[str, list[tuple[_Token, int, int, list[int]]]] = {}
+        found: dict[str, list[_Found]] = {}
         bases = []
-        for number, segment in enumerate(segments):
-            bases.append(len(table))
-            table += self._laid_out(number, segment, found)
-        self._varying = {name: _Varying.of(places) for name, places in found.items()}
+        try:
+            types = {f["name"]: f["type"] for f in fields[name]["items"]["fields"]}
+            varying = {n: _token(n, t, symbols) for n, t in types.items() if n not in constants}
+            for segment in _segments(types, constants, varying):
+                bases.append(len(table))
+                table += _laid_out(len(bases) - 1, segment, found)
+        except (KeyError, IndexError, TypeError, ValueError) as problem:
+            text = f"{type(problem).__name__} {problem}, expected an array of records that fit"
+            raise ContractViolation(contract.name, name, text) from problem
+        self._numbers = [n for n, token in varying.items() if not token.forms]
+        self._varying = {n: _Varying.of(places) for n, places in found.items()}
         self._bases = np.array(bases)
         self._lengths = np.array([len(form) for form in table])
         width = max(map(len, table))
         self._table = np.array([form.ljust(width, b"\0") for form in table], f"V{width}")
-
-    def _wrong(self, problem: str) -> ContractViolation:
-        return ContractViolation(*self._where, problem)
-
-    def _token(self, name: str, avro_type: Any, symbols: Mapping[str, Sequence[str]]) -> _Token:
-        nullable = isinstance(avro_type, list)
-        match kind(without_null(avro_type)):
-            case "double":
-                values: list[Any] = [0.0]
-            case "enum" if name in symbols:
-                values = [*symbols[name]]
-            case "int" | "long" if not nullable:
-                values = []
-            case other:
-                raise self._wrong(f"{name}: {other}, expected double, enum, int or long")
-        values = [None, *values] if nullable else values
-        forms = tuple(self._constant(name, avro_type, value) for value in values)
-        return _Token(forms, name, nullable, kind(without_null(avro_type)) == "double")
-
-    def _constant(self, name: str, avro_type: Any, value: Any) -> bytes:
-        try:
-            return _encoded(avro_type, value)
-        except (TypeError, ValueError) as problem:
-            raise self._wrong(f"{name}: {problem}") from problem
-
-    def _segments(
-        self,
-        types: Mapping[str, Any],
-        constants: Mapping[str, Sequence[Any]],
-        varying: Mapping[str, _Token],
-    ) -> Iterator[list[_Token]]:
-        items = max(map(len, constants.values()))
-        segment = [_Token((_encoded("long", items) if items else b"",))]
-        for item in range(items):
-            for name, avro_type in types.items():
-                if name in constants:
-                    constant = self._constant(name, avro_type, constants[name][item])
-                    segment.append(_Token((constant,)))
-                elif varying[name].forms:
-                    segment.append(varying[name])
-                else:
-                    yield segment
-                    segment = []
-        yield [*segment, _Token((b"\0",))]
-
-    def _laid_out(
-        self,
-        number: int,
-        segment: list[_Token],
-        found: dict[str, list[tuple[_Token, int, int, list[int]]]],
-    ) -> list[bytes]:
-        """Return the forms of a segment, noting where its varying fields lie."""
-        counts = [len(token.forms) for token in segment]
-        names = [token.name for token in segment if len(token.forms) > 1]
-        if prod(counts) > MOST_FORMS or len({*names}) < len(names):
-            raise self._wrong("a whole number that varies is missing: too many forms without it")
-        every = list(product(*(token.forms for token in segment)))
-        ends = [list(accumulate(map(len, form))) for form in every]
-        for place, token in enumerate(segment):
-            if token.name:
-                place_ends = [each[place] for each in ends]
-                stride = prod(counts[place + 1 :])
-                found.setdefault(token.name, []).append((token, number, stride, place_ends))
-        return [b"".join(form) for form in every]
 
     def encode(self, columns: Mapping[str, NDArray[Any]]) -> list[memoryview]:
         """Return the bytes of each row, from columns [rows, items] of the fields that vary.
@@ -214,7 +155,7 @@ class Items:
         forms = np.zeros((rows, len(self._bases)), np.intp)
         for name, varying in self._varying.items():
             varying.add(forms, columns[name])
-        numbers = self._zigzag(columns, rows)
+        numbers = _zigzag([columns[name] for name in self._numbers], rows)
         chosen = forms + self._bases
         lengths = np.empty((rows, forms.shape[1] + numbers.shape[1]), np.intp)
         lengths[:, ::2] = self._lengths.take(chosen)
@@ -229,8 +170,7 @@ class Items:
             if varying.token.double:
                 varying.write(out, starts[:, ::2], forms, columns[name])
         _write_varints(out, starts[:, 1::2].reshape(-1), numbers.reshape(-1))
-        every = memoryview(out)
-        return [every[start:end] for start, end in pairwise([0, *ends[:, -1].tolist()])]
+        return [out.data[start:end] for start, end in pairwise([0, *ends[:, -1].tolist()])]
 
     def _zigzag(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.uint64]:
         if not self._numbers:
@@ -239,28 +179,84 @@ class Items:
         return ((whole << 1) ^ (whole >> 63)).view(np.uint64)
 
 
+def _token(name: str, avro_type: Any, symbols: Mapping[str, Sequence[str]]) -> _Token:
+    nullable = isinstance(avro_type, list)
+    values: list[Any] = [None] if nullable else []
+    match kind(without_null(avro_type)):
+        case "double":
+            values.append(0.0)
+        case "enum":
+            values += symbols[name]
+        case "int" | "long" if not nullable:
+            pass
+        case other:
+            raise ValueError(f"{name}: found {other}, expected double, enum, int or long")
+    forms = [_encoded(avro_type, value) for value in values]
+    return _Token(forms, name, nullable, kind(without_null(avro_type)) == "double")
+
+
+def _segments(
+    types: Mapping[str, Any],
+    constants: Mapping[str, Sequence[Any]],
+    varying: Mapping[str, _Token],
+) -> Iterator[list[_Token]]:
+    items = max(map(len, constants.values()))
+    segment = [_Token([_encoded("long", items) if items else b""])]
+    for item in range(items):
+        for name, avro_type in types.items():
+            if name in constants:
+                segment.append(_Token([_encoded(avro_type, constants[name][item])]))
+            elif varying[name].forms:
+                segment.append(varying[name])
+            else:
+                yield segment
+                segment = []
+    yield [*segment, _Token([b"\0"])]
+
+
+def _laid_out(number: int, segment: list[_Token], found: dict[str, list[_Found]]) -> list[bytes]:
+    """Return the forms of a segment, noting where its varying fields lie."""
+    counts = [len(token.forms) for token in segment]
+    names = [token.name for token in segment if len(token.forms) > 1]
+    if prod(counts) > MOST_FORMS or len({*names}) < len(names):
+        raise ValueError(f"found {names} with no varying whole number between, expected one")
+    forms = list(product(*(token.forms for token in segment)))
+    ends = [list(accumulate(map(len, form))) for form in forms]
+    for place, token in enumerate(segment):
+        if token.name:
+            places = [each[place] for each in ends]
+            stride = prod(counts[place + 1 :])
+            found.setdefault(token.name, []).append((token, number, stride, places))
+    return [b"".join(form) for form in forms]
+
+
 def _at_any_byte(out: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return bytes as values that begin at every one of them."""
     return np.ndarray((len(out) - dtype.itemsize + 1,), dtype, out, strides=(1,))
 
 
-def _varint_lengths(numbers: NDArray[np.uint64]) -> NDArray[np.intp]:
-    lengths = np.ones(numbers.shape, np.intp)
+def _zigzag(columns: Sequence[NDArray[Any]], rows: int) -> NDArray[np.uint64]:
+    if not columns:
+        return np.empty((rows, 0), np.uint64)
+    whole = np.stack(columns, 2).reshape(rows, -1).astype(np.int64, copy=False)
+    return ((whole << 1) ^ (whole >> 63)).view(np.uint64)
+
+
+def _varint_lengths(numbers: NDArray[np.uint64]) -> Places:
+    lengths: Places = np.ones(numbers.shape, np.intp)
     for bits in range(7, 64, 7):
-        longer = numbers >> bits != 0
+        longer = numbers >> np.uint64(bits) != 0
         if not longer.any():
             break
         lengths += longer
     return lengths
 
 
-def _write_varints(
-    out: NDArray[np.uint8], places: NDArray[np.intp], numbers: NDArray[np.uint64]
-) -> None:
+def _write_varints(out: NDArray[np.uint8], places: Places, numbers: NDArray[np.uint64]) -> None:
     while len(places):
         more = numbers > 127
         out[places] = np.where(more, numbers | 128, numbers).astype(np.uint8)
-        places, numbers = places[more] + 1, numbers[more] >> 7
+        places, numbers = places[more] + 1, numbers[more] >> _SEVEN
 
 
 def _encoded(schema: Any, value: Any) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,9 @@ class KpiRecords:
         require_fields(contract, (*_NAMED, *_TIMED, "measures", "kpis", "as_of_id"))
         self._named = Part(contract, _NAMED)
         self._timed = Part(contract, _TIMED)
-        self._as_of = Part(contract, ("as_of_id",))
+        as_of = Part(contract, ("as_of_id",))
         self._measures = Items(contract, "measures", {"name": scope.sums}, {})
-        constants = {
+        constants: dict[str, list[Any]] = {
             "kpi_id": [kpi.id for kpi in scope.kpis],
             "definition_version": [kpi.version for kpi in scope.kpis],
             "unit": [kpi.unit for kpi in scope.kpis],
@@ -71,6 +72,7 @@ class KpiRecords:
         symbols = {"state": KPI_STATES, "status": _STATUSES}
         self._kpis = Items(contract, "kpis", constants, symbols)
         self._begin = lru_cache(1 << 16)(self._begun)
+        self._end = lru_cache(64)(lambda as_of_id: as_of.encode({"as_of_id": as_of_id}))
 
     def records(self, publications: Sequence[Publication], computed_ms: int) -> list[Record]:
         """Return one record for each changed row."""
@@ -80,19 +82,21 @@ class KpiRecords:
             for record in self._records_of(some, computed_ms)
         ]
 
-    def _records_of(
-        self, publications: Sequence[Publication], computed_ms: int
-    ) -> list[Record]:
+    def _records_of(self, publications: Sequence[Publication], computed_ms: int) -> list[Record]:
         sums = np.concatenate([p.changed.segment.sums[p.changed.rows] for p in publications])
         kpis = self._registry.evaluate(self._scope, sums, self._histograms(publications))
         measures = iter(self._measures.encode({"value": sums / self._units}))
-        columns = {"value": kpis.values, "n": kpis.n, "state": kpis.states.view(np.int8)}
-        statuses = self._statuses(publications)
-        of_kpis = iter(self._kpis.encode({**columns, "status": statuses}))
+        columns: dict[str, NDArray[Any]] = {
+            "value": kpis.values,
+            "n": kpis.n,
+            "state": kpis.states,
+            "status": self._statuses(publications),
+        }
+        of_kpis = iter(self._kpis.encode(columns))
         records: list[Record] = []
         for publication in publications:
             window = self._window_of_key(publication)
-            as_of = self._as_of.encode({"as_of_id": publication.as_of_id})
+            end = self._end(publication.as_of_id)
             begun = map(self._begin, publication.changed.keys, self._attributes(publication))
             # The iterators of numbers go on from one publication to the next.
             whole = zip(  # noqa: B905
@@ -103,7 +107,7 @@ class KpiRecords:
                     KPIS,
                     publication.partition,
                     key + window,
-                    b"".join((first, time, of_measures, of_kpi, as_of)),
+                    b"".join((first, time, of_measures, of_kpi, end)),
                 )
                 for (key, first), time, of_measures, of_kpi in whole
             ]
@@ -119,9 +123,9 @@ class KpiRecords:
     def _statuses(self, publications: Sequence[Publication]) -> Statuses:
         """Return the status of each KPI [rows, kpis], as an index, where it is not the record's."""
         kpis = self._scope.kpis
-        final = np.array(
-            [[p.changed.final.issuperset(kpi.sources) for kpi in kpis] for p in publications]
-        ).reshape(len(publications), len(kpis))
+        several = {p.changed.final for p in publications}
+        of_kpis = {final: [final.issuperset(kpi.sources) for kpi in kpis] for final in several}
+        final = np.array([of_kpis[p.changed.final] for p in publications], np.bool_)
         whole = np.array([self._is_whole(p) for p in publications])
         differing = np.where(final, _FINAL, _PROVISIONAL).astype(np.int8)
         differing[final == whole[:, None]] = _SAME

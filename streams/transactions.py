@@ -95,14 +95,12 @@ class KafkaTransactions:
         self._deliver()
 
     def _produce(self, record: Record) -> None:
+        # An empty list of headers would cost nearly as much as all the rest of the call.
+        headers: dict[str, Any] = {"headers": [*record.headers]} if record.headers else {}
         while True:
             try:
                 self._producer.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=[*record.headers] if record.headers else [],
+                    record.topic, record.value, record.key, record.partition, **headers
                 )
             except BufferError:
                 self._producer.poll(0.05)

@@ -27,7 +27,10 @@ def _published(taken: dict[Source, list[Event]], passed_ms: int | None = None) -
     found = [Publication(1, (2 << 48) | 7, 9, changed) for changed in merge.changed("queue")]
     records = maker.records(found, NOON_MS)
     assert {(KPIS, 1)} == {(r.topic, r.partition) for r in records}
-    return {(r.key or b"").decode(): codec.decode(r.value or b"") for r in records}
+    decoded = [codec.decode(r.value or b"") for r in records]
+    # Laid out by copying, they are what the writer of single records writes.
+    assert [codec.encode(each) for each in decoded] == [r.value for r in records]
+    return {(r.key or b"").decode(): d for r, d in zip(records, decoded, strict=True)}
 
 
 def _answer(queue: str, wait_ms: int) -> Event:
