@@ -8,6 +8,7 @@ Bucket 0 holds everything below 100 ms and stands for 0 ms; bucket ``b >= 1`` ho
 ``[FLOORS[b - 1], FLOORS[b])``; the last one takes all that is longer than 30 days.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,26 +70,61 @@ def bucket_expression(value_ms: pl.Expr) -> pl.Expr:
 
 
 @dataclass(frozen=True, slots=True)
-class SparseCounts:
-    """Counts of ``rows`` histograms, the empty buckets left out, ordered by row and bucket."""
+class Stretches:
+    """Counts of several histograms by row, each a stretch of the same two arrays.
 
-    row: Counts
-    bucket: Counts
-    count: Counts
-    rows: int
+    ``edges`` [rows, histograms + 1] are where the stretches of a row begin and the last one ends;
+    ``bases`` [rows, histograms] are the numbers that bucket 0 has there.
+    """
+
+    numbers: Counts
+    counts: Counts
+    edges: Counts
+    bases: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class SparseCounts:
+    """Counts of a histogram by row, the empty buckets left out: stretches of the same arrays.
+
+    The counts of row ``r`` are those at ``firsts[r]`` to ``ends[r]``, for buckets that have their
+    ``numbers``, of which ``bases[r]`` is bucket 0. ``reached`` is what all counts before one add
+    up to, and one longer.
+    """
+
+    numbers: Counts
+    reached: Counts
+    firsts: Counts
+    ends: Counts
+    bases: Counts
 
     @classmethod
     def of(cls, entries: npt.ArrayLike, rows: int) -> "SparseCounts":
         """Return the counts of (row, bucket, count) entries in any order, no pair twice."""
         row, bucket, count = np.array(entries, dtype=np.int64).reshape(-1, 3).T
         order = np.lexsort((bucket, row))
-        return cls(row[order], bucket[order], count[order], rows)
+        edges = np.searchsorted(row[order], np.arange(rows + 1))
+        stretches = np.stack([edges[:-1], edges[1:]], axis=1)
+        bases = np.zeros((rows, 1), np.int64)
+        return cls.joined([Stretches(bucket[order], count[order], stretches, bases)])[0]
+
+    @classmethod
+    def joined(cls, several: Sequence[Stretches]) -> "list[SparseCounts]":
+        """Return the counts of each histogram, the rows of all one after the other."""
+        starts = np.cumsum([0, *(len(each.numbers) for each in several)])
+        edges = np.concatenate([e.edges + start for e, start in zip(several, starts, strict=False)])
+        bases = np.concatenate([each.bases for each in several])
+        numbers = np.concatenate([each.numbers for each in several])
+        reached = np.zeros(len(numbers) + 1, np.int64)
+        np.cumsum(np.concatenate([each.counts for each in several]), out=reached[1:])
+        return [
+            cls(numbers, reached, edges[:, i], edges[:, i + 1], bases[:, i])
+            for i in range(bases.shape[1])
+        ]
 
     def totals(self) -> Counts:
         """Return how many values each row holds."""
-        totals = np.zeros(self.rows, np.int64)
-        np.add.at(totals, self.row, self.count)
-        return totals
+        return self.reached[self.ends] - self.reached[self.firsts]
 
     def quantile(self, q: float) -> npt.NDArray[np.float64]:
         """Return the ``q`` quantile of each row in milliseconds; NaN for a row without counts.
@@ -97,13 +133,12 @@ class SparseCounts:
         exceed, within RELATIVE_ERROR (from SMALLEST_MS on; below that it is 0).
         """
         totals = self.totals()
+        filled = np.flatnonzero(totals)
         # 0.07 * 100 is a hair above 7 in floats, and must still ask for the seventh value.
-        ranks = np.maximum(np.ceil(q * totals - 1e-9), 1).astype(np.int64)
-        before = np.cumsum(totals) - totals
-        reached = np.cumsum(self.count)
+        ranks = np.maximum(np.ceil(q * totals[filled] - 1e-9), 1).astype(np.int64)
         # Counts run on from row to row: a rank is looked up behind all rows before its own.
-        places = np.searchsorted(reached, before + ranks)
-        values = np.full(self.rows, np.nan)
-        filled = totals > 0
-        values[filled] = REPRESENTATIVES[self.bucket[places[filled]]]
+        before = self.reached[self.firsts[filled]]
+        places = np.searchsorted(self.reached[1:], before + ranks)
+        values = np.full(len(totals), np.nan)
+        values[filled] = REPRESENTATIVES[self.numbers[places] - self.bases[filled]]
         return values

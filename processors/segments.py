@@ -16,7 +16,7 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from processors.histogram import BUCKETS
+from processors.histogram import BUCKETS, Stretches
 
 Codes = NDArray[np.int32]
 Slots = NDArray[np.intp]
@@ -234,6 +234,22 @@ class Segment:
         before = np.cumsum(lengths) - lengths
         found = np.arange(len(names)) + (firsts - before)[names]
         return np.stack([names, numbers[found] % self._places, counts[found]], axis=1)
+
+    def stretches_of(self, rows: NDArray[np.intp]) -> Stretches:
+        """Return the counts of the given rows by histogram, in the order of ``rows``."""
+        numbers, counts = self._tallies.all()
+        firsts = self.codes[rows].astype(np.int64) * self._places
+        bases = firsts[:, None] + np.arange(self.histograms + 1) * BUCKETS
+        edges = np.searchsorted(numbers, bases.reshape(-1)).reshape(bases.shape)
+        starts = edges[:, 0]
+        lengths = edges[:, -1] - starts
+        if 2 * lengths.sum() > len(numbers):
+            # Most are asked for: all of them cost less than to pick some.
+            return Stretches(numbers, counts, edges, bases[:, :-1])
+        shifts = starts - (np.cumsum(lengths) - lengths)
+        found = np.repeat(shifts, lengths)
+        found += np.arange(len(found))
+        return Stretches(numbers[found], counts[found], edges - shifts[:, None], bases[:, :-1])
 
     def attributes_of(self, rows: NDArray[np.intp], unknown: str) -> list[str]:
         """Return the attributes of rows, or what stands for unknown ones."""

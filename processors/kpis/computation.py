@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KPI_STATES: Final = ("OK", "WARNING", "CRITICAL", "TOO_FEW", "NO_DATA")
 """What a KPI's state can be; ``KpiColumns.states`` holds indices into it."""
 
-_OK, _WARNING, _CRITICAL, _TOO_FEW, _NO_DATA = range(5)
+_WARNING, _CRITICAL, _TOO_FEW, _NO_DATA = range(1, 5)
 _ONE: Final = Linear("1", (), 1)
 
 Integers = npt.NDArray[np.int64]
@@ -107,11 +107,14 @@ class Computation:
 
     def _states(self, values: Floats, n: Integers) -> npt.NDArray[np.uint8]:
         signed = self._sign * values
-        states = np.full(values.shape, _OK, np.uint8)
-        states[signed < self._warning] = _WARNING
-        states[signed < self._critical] = _CRITICAL
-        states[n < self._minimum_n] = _TOO_FEW
-        states[np.isnan(values)] = _NO_DATA
+        # The codes grow with what they take precedence over.
+        states = (signed < self._warning).view(np.uint8) * np.uint8(_WARNING)
+        for code, holds in (
+            (_CRITICAL, signed < self._critical),
+            (_TOO_FEW, n < self._minimum_n),
+            (_NO_DATA, np.isnan(values)),
+        ):
+            np.maximum(states, holds.view(np.uint8) * np.uint8(code), out=states)
         return states
 
 

@@ -149,3 +149,30 @@ def test_rows_that_changed_are_dirty_and_others_are_not():
     segment.add(np.array([2], np.int32), np.array([[1]]))
 
     assert [2] == segment.codes[segment.dirty_rows()].tolist()
+
+
+@given(histograms, st.sets(st.integers(0, 20)), st.integers(1, 20))
+def test_stretches_are_the_counts_of_each_row_and_histogram(added, wanted, others):
+    """Whether few rows are asked for or most: each has its own counts, in the order asked for."""
+    counts = {(code, which, bucket): n for code, which, bucket, n in added}
+    codes, which, buckets = (np.array([key[i] for key in counts], np.int64) for i in range(3))
+    segment = Segment(0, 60_000, 0, histograms=3)
+    every = np.arange(21, dtype=np.int32)
+    segment.add(every, np.zeros((21, 0), np.int64))
+    if counts:
+        places = which * BUCKETS + buckets
+        order = np.lexsort((places, codes))
+        numbers = np.array([*counts.values()], np.int64)
+        segment.add_histograms(
+            HistogramRows(codes.astype(np.int32)[order], places[order], numbers[order])
+        )
+    rows = np.array(sorted(wanted, key=lambda row: row * others % 21), np.intp)
+
+    found = segment.stretches_of(rows)
+
+    for row, edges, bases in zip(rows.tolist(), found.edges, found.bases, strict=True):
+        for number, base in enumerate(bases.tolist()):
+            stretch = slice(*edges[number : number + 2].tolist())
+            of_row = dict(zip(found.numbers[stretch], found.counts[stretch], strict=True))
+            expected = {b: n for (c, w, b), n in counts.items() if (c, w) == (row, number)}
+            assert expected == {int(place) - base: int(count) for place, count in of_row.items()}

@@ -1,5 +1,6 @@
 """KPI records as they go out."""
 
+from dataclasses import replace
 from typing import Any
 
 from processors.merge import Merge
@@ -27,7 +28,10 @@ def _published(taken: dict[Source, list[Event]], passed_ms: int | None = None) -
     found = [Publication(1, (2 << 48) | 7, 9, changed) for changed in merge.changed("queue")]
     records = maker.records(found, NOON_MS)
     assert {(KPIS, 1)} == {(r.topic, r.partition) for r in records}
-    return {(r.key or b"").decode(): codec.decode(r.value or b"") for r in records}
+    decoded = [codec.decode(r.value or b"") for r in records]
+    # Laid out by copying, they are what the writer of single records writes.
+    assert [codec.encode(each) for each in decoded] == [r.value for r in records]
+    return {(r.key or b"").decode(): d for r, d in zip(records, decoded, strict=True)}
 
 
 def _answer(queue: str, wait_ms: int) -> Event:
@@ -97,3 +101,38 @@ def test_a_record_is_as_final_as_its_least_final_kpi():
     assert {"load": "FINAL", "wait_mean": "FINAL", "wait_p50": "FINAL", "csat_mean": None} == {
         kpi["kpi_id"]: kpi["status"] for kpi in found["kpis"]
     }
+
+
+def test_what_changed_after_it_was_final_is_revised():
+    """A record and its KPIs are revised only where they had been final."""
+    definitions = small_definitions()
+    folding, merge = Folding(definitions), Merge(definitions.merge)
+    taken = {FIRST: [_answer("a", 10_000), _answer("b", 90_000)]}
+    for block in folding.flush(taken, {s: None for s in SOURCES if s not in taken}):
+        merge.apply(block)
+    (changed,) = [each for each in merge.changed("queue") if each.window.kind == "TUMBLING"]
+    scope, codec = definitions.registry.scope("queue"), definitions.codec(KPIS)
+    changed.segment.revise(changed.segment.codes[[changed.keys.index("b")]])
+
+    def found(final: set[str]) -> dict[str, tuple[str, dict[str, str | None]]]:
+        publication = Publication(1, 7, 9, replace(changed, final=frozenset(final)))
+        maker = KpiRecords(definitions.registry, scope, codec)
+        records = [codec.decode(r.value or b"") for r in maker.records([publication], NOON_MS)]
+        return {
+            record["key"][0]["value"]: (
+                record["status"],
+                {kpi["kpi_id"]: kpi["status"] for kpi in record["kpis"]},
+            )
+            for record in records
+        }
+
+    ids = [kpi.id for kpi in scope.kpis]
+    same = dict.fromkeys(ids)
+    waits = {kpi.id for kpi in scope.kpis if kpi.sources == ("interactions",)}
+    assert waits
+    assert {"a": ("PROVISIONAL", same), "b": ("PROVISIONAL", same)} == found(set())
+    assert {
+        "a": ("PROVISIONAL", same | dict.fromkeys(waits, "FINAL")),
+        "b": ("PROVISIONAL", same | dict.fromkeys(waits, "REVISED")),
+    } == found({"interactions"})
+    assert {"a": ("FINAL", same), "b": ("REVISED", same)} == found(set(scope.sources))
