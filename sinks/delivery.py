@@ -9,7 +9,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -32,8 +33,9 @@ from sinks.positions import Partition, RedisPositions, Step
 from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis, Written
 
-#: Whoever is far behind takes many versions of one record at once, and writes the newest alone.
-BATCH_RECORDS = 20_000
+#: Whoever is far behind takes many versions of one record at once, and writes the newest alone:
+#: the more there are, the fewer of them. Tens of megabytes, as many as the client fetches ahead.
+BATCH_RECORDS = 32_000
 #: So many are decoded while Redis writes those before them.
 PIECE_RECORDS = 1_000
 _POLL_S = 0.25
@@ -88,16 +90,12 @@ class KpiTarget:
         count, applied, rejected = len(left), 0, 0
         while left:
             refused: list[Record] = []
-            newest = {(r.partition.number, r.key): r for r in left}
-            written = self.sink.write_pieces(self._decoded(list(newest.values()), refused))
+            newest = {(r.partition, r.key): r for r in left}
+            written = self.sink.write_pieces(self._decoded(_few_first(newest.values()), refused))
             applied += written.applied
             rejected += len(refused)
-            again = {(r.partition.number, r.key): r.offset for r in refused}
-            left = [
-                r
-                for r in (left if again else ())
-                if r.offset < again.get((r.partition.number, r.key), 0)
-            ]
+            older = {(r.partition, r.key): r.offset for r in refused}
+            left = [r for r in left if older and r.offset < older.get((r.partition, r.key), 0)]
         return Outcome(Written(applied, count - applied - rejected), rejected)
 
     def _decoded(
@@ -326,6 +324,13 @@ class Delivery:
             self._stop.wait(_RETRY_S[min(attempts, len(_RETRY_S) - 1)])
             attempts += 1
         return False
+
+
+def _few_first(records: Collection[Record]) -> list[Record]:
+    """Return the records by how many there are of their scope: a few hold nobody up for long."""
+    scopes = [cast(bytes, record.key).partition(b"|")[0] for record in records]
+    counts = Counter(scopes)
+    return [r for _, r in sorted(zip(scopes, records, strict=True), key=lambda x: counts[x[0]])]
 
 
 def _decode(codec: Codec, records: Sequence[Record]) -> Decoded:
