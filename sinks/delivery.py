@@ -2,7 +2,8 @@
 
 What happens if it ends between the steps: before the write nothing has changed; after the write the
 same records come again and change nothing, for they carry no higher version; after the advance the
-offsets committed to Kafka lag behind, which only monitoring sees.
+offsets committed to Kafka lag behind, which only monitoring sees. An advance follows several writes
+if these are quick.
 """
 
 import json
