@@ -2,17 +2,20 @@
 
 What happens if it ends between the steps: before the write nothing has changed; after the write the
 same records come again and change nothing, for they carry no higher version; after the advance the
-offsets committed to Kafka lag behind, which only monitoring sees.
+offsets committed to Kafka lag behind, which only monitoring sees. An advance follows several writes
+if these are quick.
 """
 
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
+import polars as pl
 import redis
 import structlog
 from confluent_kafka import (
@@ -31,8 +34,13 @@ from sinks.positions import Partition, RedisPositions, Step
 from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis, Written
 
-BATCH_RECORDS = 5_000
+#: Whoever is far behind takes many versions of one record at once, and writes the newest alone:
+#: the more there are, the fewer of them. Tens of megabytes, as many as the client fetches ahead.
+BATCH_RECORDS = 32_000
+#: So many are decoded while Redis writes those before them.
+PIECE_RECORDS = 1_000
 _POLL_S = 0.25
+_ADVANCE_S = 0.2
 _BEAT_S = 1.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
 _LOG_EVERY_S = 30.0
@@ -74,11 +82,32 @@ class KpiTarget:
     sink: RedisKpis
 
     def write(self, records: Sequence[Record]) -> Outcome:
-        """Write the records that are not tombstones and can be decoded."""
-        named = [(r.key, r) for r in records if r.key is not None and r.value is not None]
-        decoded = _decode(self.codec, [record for _, record in named])
-        names = [named[i][0].decode() for i in decoded.index.tolist()]
-        return Outcome(self.sink.write(names, decoded.frame), len(decoded.rejected))
+        """Write the newest record of each key, tombstones and what cannot be decoded left aside.
+
+        Versions rise with the offsets of a key: what is older is superseded, and nobody looks at it
+        unless what came after it is refused.
+        """
+        left = [r for r in records if r.key is not None and r.value is not None]
+        count, applied, rejected = len(left), 0, 0
+        while left:
+            refused: list[Record] = []
+            newest = {(r.partition, r.key): r for r in left}
+            written = self.sink.write_pieces(self._decoded(_few_first(newest.values()), refused))
+            applied += written.applied
+            rejected += len(refused)
+            older = {(r.partition, r.key): r.offset for r in refused}
+            left = [r for r in left if older and r.offset < older.get((r.partition, r.key), 0)]
+        return Outcome(Written(applied, count - applied - rejected), rejected)
+
+    def _decoded(
+        self, records: Sequence[Record], refused: list[Record]
+    ) -> Iterator[tuple[list[str], pl.DataFrame]]:
+        """Yield names and columns of what can be decoded, some at a time; collect the others."""
+        for start in range(0, len(records), PIECE_RECORDS):
+            piece = records[start : start + PIECE_RECORDS]
+            decoded = _decode(self.codec, piece)
+            refused += [piece[each.index] for each in decoded.rejected]
+            yield [cast(bytes, piece[i].key).decode() for i in decoded.index], decoded.frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +173,8 @@ class Delivery:
         self._now_ms = now_ms
         self._stop = threading.Event()
         self._at: dict[Partition, int | None] = {}
-        self._beat_due = 0.0
+        self._reached: dict[Partition, int] = {}
+        self._advanced_at = -_BEAT_S
 
     def stop(self) -> None:
         """Ask `run` to end after the batch in hand; may be called from any thread."""
@@ -178,14 +208,21 @@ class Delivery:
             consumer.close()
 
     def _step(self, consumer: Consumer) -> None:
-        records = _records(consumer.consume(BATCH_RECORDS, timeout=_POLL_S))
+        # The first as soon as it is there: asked for more, the client would wait for more.
+        messages = consumer.consume(1, timeout=_POLL_S)
+        if messages:
+            messages += consumer.consume(BATCH_RECORDS - 1, timeout=0)
+        records = _records(messages)
         if records:
             started = time.perf_counter()
             if not self._persist(lambda: self._write(records)):
                 return
             self.progress.write_seconds += time.perf_counter() - started
-        if records or time.monotonic() >= self._beat_due:
-            self._advance(consumer, records)
+            self._reached |= {r.partition: r.offset + 1 for r in records}
+        # A position that lags behind costs a repetition, and every one a question of Redis.
+        pause_s = _ADVANCE_S if self._reached else _BEAT_S
+        if time.monotonic() - self._advanced_at >= pause_s:
+            self._advance(consumer)
 
     def _claim(self, consumer: Consumer) -> None:
         cluster: str | None = None
@@ -220,6 +257,7 @@ class Delivery:
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             self._at.pop(Partition(p.topic, p.partition), None)
+            self._reached.pop(Partition(p.topic, p.partition), None)
         self.progress.assigned = len(self._at)
 
     def _write(self, records: Sequence[Record]) -> None:
@@ -229,8 +267,8 @@ class Delivery:
         for topic, batch in by_topic.items():
             self.progress.add(topic, len(batch), self._targets[topic].write(batch))
 
-    def _advance(self, consumer: Consumer, records: Sequence[Record]) -> None:
-        after = {r.partition: r.offset + 1 for r in records}
+    def _advance(self, consumer: Consumer) -> None:
+        after = self._reached
         steps = [Step(p, at, after.get(p, at)) for p, at in self._at.items()]
         moved: dict[Partition, int | None] = {}
         if not self._persist(lambda: moved.update(self._positions.advance(steps))):
@@ -238,6 +276,7 @@ class Delivery:
         for step in steps:
             if step.partition not in moved:
                 self._at[step.partition] = step.after
+        self._reached = {}
         self._rewind(consumer, moved)
         self._commit(consumer, [p for p in after if p in self._at and p not in moved])
         self._sign_of_life(consumer)
@@ -262,7 +301,7 @@ class Delivery:
         self.progress.lag_records = sum(_lag(consumer, p, at) for p, at in self._at.items())
         beat = {"beat_time": self._now_ms(), "lag_records": self.progress.lag_records}
         self._persist(lambda: self._client.set(self._keys.beat, json.dumps(beat)))
-        self._beat_due = time.monotonic() + _BEAT_S
+        self._advanced_at = time.monotonic()
 
     def _persist(self, work: Callable[[], object]) -> bool:
         """Do the work as often as it takes; return False if it was stopped before it was done."""
@@ -286,6 +325,13 @@ class Delivery:
             self._stop.wait(_RETRY_S[min(attempts, len(_RETRY_S) - 1)])
             attempts += 1
         return False
+
+
+def _few_first(records: Collection[Record]) -> list[Record]:
+    """Return the records by how many there are of their scope: a few hold nobody up for long."""
+    scopes = [cast(bytes, record.key).partition(b"|")[0] for record in records]
+    counts = Counter(scopes)
+    return [r for _, r in sorted(zip(scopes, records, strict=True), key=lambda x: counts[x[0]])]
 
 
 def _decode(codec: Codec, records: Sequence[Record]) -> Decoded:

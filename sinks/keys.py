@@ -18,8 +18,15 @@ class Keys:
         """Hash: start of the window in ms -> KPI record as JSON, for the newest windows."""
         return f"{self.prefix}:kpi:{series}"
 
+    def versions(self, series: str) -> str:
+        """Hash: start of the window in ms -> version of the record that is there."""
+        return f"{self.prefix}:versions:{series}"
+
     def history(self, series: str) -> str:
-        """Sorted set by start in ms: version, start and KPI values of one window as JSON."""
+        """Sorted set by start in ms: version, start and KPI values of one window as JSON.
+
+        Of the windows before those whose records are there: each is in one of the two.
+        """
         return f"{self.prefix}:history:{series}"
 
     def members(self, head: str) -> str:

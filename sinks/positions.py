@@ -7,6 +7,7 @@ at the next write, and the reader goes back to what Redis has.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import redis
 
@@ -27,8 +28,7 @@ return moved
 """
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
+class Partition(NamedTuple):
     """A partition of a Kafka topic."""
 
     topic: str

