@@ -19,9 +19,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 import faust
+import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import NoOffsetForPartitionError
@@ -30,6 +32,7 @@ from faust.events import Event
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from numpy.typing import NDArray
 
 from streams.records import Records
 
@@ -38,6 +41,9 @@ FETCH_BYTES = 65_536
 FETCH_WAIT_MS = 50
 
 _LOOK_EVERY_S = 0.005
+_LOG_APPEND_TIME = 1
+
+_headers_of, _value_of = attrgetter("headers"), attrgetter("value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,20 @@ class RecordBatch:
     def records(self) -> list[Any]:
         """The records, of aiokafka's own kind, with the fields of :class:`Fetched`."""
         return [*self._batch]
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """The offset of each record."""
+        if len(self) == len(self.records):
+            return np.arange(self.base_offset, self.next_offset, dtype=np.int64)
+        return np.array([record.offset for record in self.records], np.int64)
+
+    @property
+    def timestamps(self) -> NDArray[np.int64]:
+        """The timestamp of each record, in ms."""
+        if self.timestamp_type == _LOG_APPEND_TIME:
+            return np.full(len(self.records), self.max_timestamp, np.int64)
+        return np.array([record.timestamp for record in self.records], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +157,29 @@ class Batch:
 
 def read_together(batches: Sequence[Batch]) -> list[Batch]:
     """Return the batches with their records as columns: read at once, whichever they are of."""
-    rows = [
-        [record for each in batch.records.batches for record in each.records]
-        if isinstance(batch.records, Unread)
-        else []
-        for batch in batches
-    ]
-    records = Records.of([record for found in rows for record in found])
+    parts = [b.records.batches if isinstance(b.records, Unread) else () for b in batches]
+    records = _records_of([part for found in parts for part in found])
     start, done = 0, []
-    for batch, found in zip(batches, rows, strict=True):
+    for batch, found in zip(batches, parts, strict=True):
         if isinstance(batch.records, Unread):
-            stop = start + len(found)
+            stop = start + sum(len(part.records) for part in found)
             done.append(replace(batch, records=records.rows(start, stop)))
             start = stop
         else:
             done.append(batch)
     return done
+
+
+def _records_of(parts: Sequence[RecordBatch]) -> Records:
+    whole = [record for part in parts for record in part.records]
+    none = np.empty(0, np.int64)
+    return Records(
+        np.concatenate([none, *(part.offsets for part in parts)]),
+        np.concatenate([none, *(part.timestamps for part in parts)]),
+        np.fromiter(map(bool, map(_headers_of, whole)), np.bool_, len(whole)),
+        [*map(_value_of, whole)],
+        whole.__getitem__,
+    )
 
 
 @dataclass(slots=True)
