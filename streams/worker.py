@@ -428,14 +428,19 @@ class Worker:
         # The loop must begin nothing more: nobody would wait for it, and its open transaction would
         # hold the successor up.
         self.done.set()
-        if self._membership is not None and not self.failed.is_set():
-            try:
-                await self.flush(publish_all=True, checkpoint=True)
-                while self.engine.is_behind:
-                    await self.flush(publish_all=True, checkpoint=True)
+        try:
+            if await self._save():
                 await self._committed()
-            except Exception as problem:  # noqa: BLE001
-                self._die("last_flush_failed", problem)
+        except Exception as problem:  # noqa: BLE001
+            self._die("last_flush_failed", problem)
+
+    async def _save(self) -> bool:
+        """Publish all and write the state down whole; return False if that is for others to do."""
+        while self._membership is not None and not self.failed.is_set():
+            await self.flush(publish_all=True, checkpoint=True)
+            if not self.engine.is_behind:
+                return True
+        return False
 
     def _die(self, event: str, problem: BaseException) -> None:
         """End the process without ceremony: memory may differ from the log, so nothing is saved."""
@@ -524,7 +529,8 @@ class Worker:
             await self._flush_if_due()
             merges = list(self.engine.merges)
             passed = all(self._last_batch.get(tp, 0.0) >= ended for tp in merges)
-            if (passed or not advances) and self._is_quiet(quiet_s):
+            # Another that ends takes our partitions away for a moment: then nothing is saved yet.
+            if (passed or not advances) and self._is_quiet(quiet_s) and await self._save():
                 await self.stop()
 
     # -- figures --------------------------------------------------------------------------------

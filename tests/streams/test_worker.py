@@ -56,6 +56,22 @@ async def test_nothing_is_committed_after_a_commit_that_failed(monkeypatch):
     assert (1, True) == (transactions.tried, failing.failed.is_set())
 
 
+@pytest.mark.timeout(20)
+async def test_a_worker_that_loses_its_partitions_while_it_ends_does_not_wait_for_them(monkeypatch):
+    """What it could not publish any more is for those that have them now."""
+    ending = worker(Transactions())
+
+    def flush(*_: object, **__: object) -> Flush:
+        ending._membership = None
+        return Flush()
+
+    monkeypatch.setattr(type(ending.engine), "flush", flush)
+    monkeypatch.setattr(type(ending.engine), "is_behind", True)
+    await ending.stop()
+
+    assert (True, False) == (ending.done.is_set(), ending.failed.is_set())
+
+
 def test_other_definitions_in_the_group_are_told_of_once():
     """Partials say by which KPI formulas and rules their writer works; the warning what to do."""
     noticing = worker(Transactions())
