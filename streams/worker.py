@@ -501,9 +501,11 @@ class Worker:
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:
             return False
-        # What advances of quiet inputs bring to the merges breaks no silence: it comes for ever.
+        # What advances of quiet inputs bring to the merges breaks no silence: it comes for ever,
+        # until the input has ended. Then it is what others have to say of the end, and waited for.
+        of_merges = self._last_batch if self._input_ended else self._last_sums
         heard = dict.fromkeys(self.engine.folds, self._last_batch)
-        heard |= dict.fromkeys(self.engine.merges, self._last_sums)
+        heard |= dict.fromkeys(self.engine.merges, of_merges)
         now = time.monotonic()
         return all(
             now - last.get(tp, now) >= seconds and self._is_caught_up(tp)
