@@ -58,8 +58,9 @@ ENOUGH_EVENTS = 60_000
 #: How long what has come waits for that of other partitions, which arrives in the same moment.
 COMPANY_S = 0.01
 
-#: Partials that have waited so long are a backlog too: there is always more of them.
-BACKLOG_S = 1.0
+#: Partials that have waited so long are a backlog too: there is always more of them. On a full
+#: machine a single wave of publication holds them up for a second, and must not put off the next.
+BACKLOG_S = 3.0
 
 #: How far a partition may run ahead of the others in a rebuild, in event time.
 AHEAD_MS = 600_000

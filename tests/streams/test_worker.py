@@ -146,7 +146,7 @@ def test_far_behind_is_who_has_much_to_work_off_fetched_or_not():
         catching_up.engine.hurries = catching_up._is_far_behind(10.0)
         seen.append(catching_up.engine.hurries)
     caught_up = seen[-1]
-    catching_up._pending_since[True] = 8.9
+    catching_up._pending_since[True] = 6.9
 
     assert [False, True, False, False, False] == seen
     assert (False, True) == (caught_up, catching_up._is_far_behind(10.0))
