@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from polars._typing import EngineType
 
 from processors import histogram
 from processors.dedupe import BUCKET_MS, SeenIds, hash_ids
@@ -251,7 +250,7 @@ def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
     count = (pl.len().cast(pl.Int64) if weight is None else weight.sum()).alias("count")
     lazy = prepared.lazy()
     queries = [query for scope in plan.scopes for query in _queries(plan, scope, lazy, count)]
-    engine: EngineType = "in-memory" if len(prepared) <= FEW_EVENTS else "auto"
+    engine: Literal["in-memory", "auto"] = "in-memory" if len(prepared) <= FEW_EVENTS else "auto"
     frames = pl.collect_all([query for _, _, query in queries], engine=engine)
     return [
         Section(plan.source, scope.id, kind, rows)

@@ -196,12 +196,6 @@ class Items:
         _write_varints(out, starts[:, 1::2].reshape(-1), numbers.reshape(-1))
         return [out.data[start:end] for start, end in pairwise([0, *ends[:, -1].tolist()])]
 
-    def _zigzag(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.uint64]:
-        if not self._numbers:
-            return np.empty((rows, 0), np.uint64)
-        whole = np.stack([columns[name] for name in self._numbers], 2).reshape(rows, -1)
-        return ((whole << 1) ^ (whole >> 63)).view(np.uint64)
-
 
 def _token(name: str, avro_type: Any, symbols: Mapping[str, Sequence[str]]) -> _Token:
     nullable = isinstance(avro_type, list)
