@@ -47,10 +47,21 @@ logger = structlog.get_logger(__name__)
 #: partitions away has ended his before, and is at most waiting for the marker.
 PATIENCE_S = 0.3
 
+#: A transaction that was ended so long ago and still holds records back will do so for ever.
+HANGING_S = 30.0
+
 #: The way out where saved state cannot be gone on from.
 ANEW = "run `andon rebuild` to build everything anew from the input topics"
 
 _LOOK_EVERY_S = 0.05
+
+_NO_MARKER = (
+    "the broker has no marker for a transaction that has ended, which happens if it is killed "
+    "while it writes them: list all that hang with `kafka-transactions.sh find-hanging "
+    "--broker-id ID --max-transaction-timeout 1`, abort each (`abort --topic T --partition P "
+    "--start-offset O`), and this worker goes on by itself; then look with `andon verify` whether "
+    "a part of it was committed elsewhere"
+)
 
 
 class Refused(Exception):
@@ -143,6 +154,8 @@ class Recovery:
         """Wait until everything that is in the changelogs now is committed or aborted."""
         high = self.log.ends(changelogs, stable=False)
         started, before = self.clock(), dict(high)
+        since = started
+        is_told = False
         while True:
             self._check_current()
             stable = self.log.ends(changelogs, stable=True)
@@ -152,9 +165,13 @@ class Recovery:
             if undecided != before:
                 # Something was decided; what comes to light behind it gets the same time.
                 started, before = self.clock(), undecided
+                since, is_told = started, False
             if self.clock() - started >= self.patience_s:
                 self._end_open_transactions(undecided)
                 started = self.clock()
+            if self.clock() - since >= HANGING_S and not is_told:
+                self._tell_of_hanging(undecided)
+                is_told = True
             self.sleep(_LOOK_EVERY_S)
 
     def _end_open_transactions(self, undecided: Mapping[TP, int]) -> None:
@@ -162,6 +179,18 @@ class Recovery:
         gone = sorted(w for w in writers if w not in (None, self.engine.transactional_id))
         logger.warning("ending_open_transactions", partitions=len(undecided), writers=gone)
         self.log.end_transactions(gone)
+
+    def _tell_of_hanging(self, undecided: Mapping[TP, int]) -> None:
+        found = (
+            f"{tp.topic}[{tp.partition}] from offset {stable} by {self._writer_at(tp, stable)}"
+            for tp, stable in sorted(undecided.items())
+        )
+        logger.error(
+            "transactions_hang",
+            error=f"found records undecided for {HANGING_S:.0f} s, expected the transactions to "
+            f"end: {'; '.join(found)}",
+            next_step=_NO_MARKER,
+        )
 
     def _writer_at(self, tp: TP, stable: int) -> str | None:
         """Return who holds a partition back: the writer of the record at its last stable offset.

@@ -2,6 +2,7 @@
 
 import pytest
 from faust.types import TP
+from structlog.testing import capture_logs
 
 from schemas.catalogue import LATE
 from streams.columnar import Batch, Membership
@@ -47,6 +48,19 @@ class Run:
         return steps
 
 
+class SleepClock:
+    """Time that goes by with sleep alone."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
 def test_recovery_goes_on_from_progress_with_the_state_that_was_there():
     """Records since the checkpoint are taken again, a logged advance at its position among them."""
     run = Run()
@@ -84,6 +98,26 @@ def test_only_who_holds_a_partition_back_is_ended():
     with pytest.raises(Fenced):
         list(waking)
     run.log.end(elsewhere, "committed")
+
+
+def test_a_transaction_without_its_marker_is_named_with_what_to_do(monkeypatch):
+    """A broker killed in a commit may lose markers; once they are written recovery goes on."""
+    run = Run()
+    run.flush(run.recover("first"), 2, until=4)
+    changelog = small_definitions().changelog(INTERACTIONS)
+    clock, write = SleepClock(), MemoryLog.write_markers
+    monkeypatch.setattr(MemoryLog, "write_markers", lambda log: clock() > 100 and write(log))
+    engine = Engine(small_definitions(), "second", 0)
+    with capture_logs() as logs:
+        Recovery(run.log, engine, lambda: True, clock=clock, sleep=clock.sleep, patience_s=0.3).run(
+            [SOURCE]
+        )
+
+    assert {SOURCE: 0} == engine.positions
+    (told,) = [each for each in logs if each["log_level"] == "error"]
+    assert told["event"] == "transactions_hang"
+    assert f"{changelog}[0] from offset 0 by first" in told["error"]
+    assert "kafka-transactions.sh" in told["next_step"]
 
 
 def test_a_commit_that_comes_while_the_successor_waits_counts():
