@@ -28,7 +28,7 @@ demo: $(VENV)/.run ## Play a day through everything: DATA=FILE for recorded call
 	@exec $(BIN)/andon demo $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 test: $(VENV)/.dev ## Run all tests, in two processes; ARGS="-m 'not integration'" for the quick ones.
-	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(VENV)/.dev ## Kill, pause and cut everything for twenty minutes, and compare: SEED=n.
 	@exec $(BIN)/python -m tests.faults --seed $(SEED) $(ARGS)

@@ -1,4 +1,6 @@
-"""What all tests share: one real Kafka and one real Valkey for the whole run, and clean names.
+"""What all tests share: a real Kafka and a real Valkey, and clean names.
+
+Each test process starts one of both, and ends it with the run.
 
 With ANDON_KAFKA_BOOTSTRAP_SERVERS or ANDON_REDIS_URL set, those are used instead.
 """
@@ -21,21 +23,15 @@ _STACK_FIXTURES = frozenset({"stack", "kafka", "redis_url", "settings", "clean_k
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, so that `-m "not integration"` is the quick half.
-
-    What needs the servers of the run is one group: one process runs it, mostly waiting, while
-    another runs the rest. The faults have servers of their own.
-    """
+    """Mark what needs a server, so that `-m "not integration"` is the quick half."""
     for item in items:
         if _STACK_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
-        if item.get_closest_marker("integration") and not item.get_closest_marker("faults"):
-            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackAddresses]:
-    """Addresses of the Kafka and the Valkey of this test run, up until it ends."""
+    """Addresses of the Kafka and the Valkey of this test process, up until it ends."""
     state_dir = tmp_path_factory.mktemp("stack")
     settings = load_settings({**os.environ, "ANDON_STATE_DIR": str(state_dir)})
     with Stack.of(settings).bound() as addresses:
