@@ -73,7 +73,7 @@ class KpiRecords:
         }
         symbols = {"state": KPI_STATES, "status": _STATUSES}
         self._kpis = Items(contract, "kpis", constants, symbols)
-        self._begin = lru_cache(1 << 16)(self._begun)
+        self._begin = lru_cache(1 << 17)(self._begun)
         self._end = lru_cache(64)(lambda as_of_id: as_of.encode({"as_of_id": as_of_id}))
 
     def records(self, publications: Sequence[Publication], computed_ms: int) -> list[Record]:
