@@ -81,6 +81,7 @@ class Metrics(Collector):
         self._actions: dict[str, int] = {}
         self._kpi_records = 0
         self._stalled_s = 0.0
+        self._far_behind = False
         self._last_flush_s: float | None = None
         self._build = {"version": _version(), "python": platform.python_version()}
         self._flush_seconds = _Histogram(
@@ -147,6 +148,10 @@ class Metrics(Collector):
     def stalled(self, seconds: float) -> None:
         """Set for how long something has stood still that should not."""
         self._stalled_s = seconds
+
+    def far_behind(self, is_far_behind: bool) -> None:
+        """Set whether publication is put off until the worker has caught up."""
+        self._far_behind = is_far_behind
 
     def flush(self, seconds: float, events: int) -> None:
         """Record a committed flush."""
@@ -246,6 +251,12 @@ class Metrics(Collector):
             "For how long something has stood still, records in front of it. Growing: the worker"
             " ends itself at ANDON_STALL_TIMEOUT_S, and says what it was.",
             value=self._stalled_s,
+        )
+        yield GaugeMetricFamily(
+            "andon_far_behind",
+            "1 while so much waits that KPI records come with checkpoints only, every 30 s by"
+            " default. For long: add a worker.",
+            value=self._far_behind,
         )
         build = GaugeMetricFamily("andon_build_info", "What runs.", labels=tuple(self._build))
         build.add_metric(list(self._build.values()), 1)

@@ -274,6 +274,7 @@ class Worker:
             return
         now = time.monotonic()
         self.engine.hurries = self._is_far_behind(now)
+        METRICS.far_behind(self.engine.hurries)
         checkpoint_s = self.settings.checkpoint_interval_s
         if self.engine.hurries:
             checkpoint_s *= HURRIED_CHECKPOINTS

@@ -75,6 +75,18 @@ def test_a_partition_that_moved_is_told_of_no_more() -> None:
     assert [] == [labels for labels in read(metrics, "andon") if TOPIC in labels]
 
 
+def test_who_is_far_behind_says_so_until_it_has_caught_up() -> None:
+    """Meanwhile the age of KPI records says nothing about faults."""
+    metrics = Metrics()
+    told = []
+    for is_far_behind in (False, True, False):
+        metrics.far_behind(is_far_behind)
+        told.append(read(metrics, "andon_far_behind"))
+
+    name = ("andon_far_behind",)
+    assert [{name: 0}, {name: 1}, {name: 0}] == told
+
+
 def test_the_age_of_a_watermark_grows_between_scrapes() -> None:
     """A silent source is seen without any further event."""
     now_s = [100.0]
