@@ -59,6 +59,7 @@ class Flush:
     outputs: list[Record] = field(default_factory=list)
     offsets: dict[TP, int] = field(default_factory=dict)
     added: set[TP] = field(default_factory=set)
+    is_checkpoint: bool = False
     events: int = 0
     kpi_records: int = 0
     kpi_since_ms: list[int] = field(default_factory=list)
@@ -154,6 +155,7 @@ class Engine:
             self._write_progress(flush, tp)
         if checkpoint and not self.is_behind:
             self._write_checkpoints(flush)
+            flush.is_checkpoint = True
         return flush
 
     @property

@@ -83,6 +83,7 @@ class Metrics(Collector):
         self._stalled_s = 0.0
         self._far_behind = False
         self._last_flush_s: float | None = None
+        self._last_checkpoint_s: float | None = None
         self._build = {"version": _version(), "python": platform.python_version()}
         self._flush_seconds = _Histogram(
             "andon_flush_seconds",
@@ -158,6 +159,10 @@ class Metrics(Collector):
         self._flush_seconds.observe(seconds)
         self._flush_events.observe(events)
         self._last_flush_s = self._now_s()
+
+    def checkpoint(self) -> None:
+        """Record that the state is written down as it is now."""
+        self._last_checkpoint_s = self._now_s()
 
     def recovery(self, seconds: float) -> None:
         """Record the recovery of a partition."""
@@ -266,6 +271,13 @@ class Metrics(Collector):
                 "andon_last_flush_timestamp_seconds",
                 "When a flush was last committed. Old while there is lag: restart the worker.",
                 value=self._last_flush_s,
+            )
+        if self._last_checkpoint_s is not None:
+            yield GaugeMetricFamily(
+                "andon_last_checkpoint_timestamp_seconds",
+                "When the state was last written down whole: what came since is taken once more"
+                " after a kill. Old: so much waits to be published that a successor takes long.",
+                value=self._last_checkpoint_s,
             )
 
 

@@ -342,9 +342,11 @@ class Worker:
             )
             self._last_sums.update(dict.fromkeys(flush.added, started))
             self._check_dead_letters()
-            if checkpoint and not self.engine.is_behind:
+            if flush.is_checkpoint:
                 self._checkpointed = started
             if not flush:
+                # Nothing has changed: the last checkpoint is as good as one of now.
+                self._note_checkpoint(flush)
                 return
             self._set_limits(batches, time.monotonic() - started)
             figures = self._figures(flush)
@@ -553,6 +555,7 @@ class Worker:
         self._committed_to.update(flush.offsets)
         METRICS.flush(seconds, flush.events)
         METRICS.kpi_records(flush.kpi_records)
+        self._note_checkpoint(flush)
         now_ms = _now_ms()
         for since_ms in flush.kpi_since_ms:
             METRICS.kpi_latency(max(0.0, (now_ms - since_ms) / 1000))
@@ -565,6 +568,11 @@ class Worker:
                 METRICS.dead_letters(*place, reason, count)
             if found.watermark_ms is not None:
                 METRICS.watermark(*place, found.watermark_ms)
+
+    @staticmethod
+    def _note_checkpoint(flush: Flush) -> None:
+        if flush.is_checkpoint:
+            METRICS.checkpoint()
 
     def _measure(self, now: float) -> None:
         if now - self._measured < _MEASURE_EVERY_S:

@@ -20,6 +20,7 @@ from streams.cli.children import Child
 
 #: Longer than a run takes.
 _LIVE_S: Final = 3_600
+_CHECKPOINT: Final = "andon_last_checkpoint_timestamp_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,11 @@ def _sent_meanwhile(stage: Stage, events: Iterator[Outgoing]) -> Iterator[list[i
 
 
 def _take_over(stage: Stage, watch: Watch, old: str, new: str) -> Takeover:
-    # What a full topic had put off is behind, and a checkpoint was written since.
-    at_s = time.monotonic() + 2 * stage.settings.checkpoint_interval_s
-    stage.children.wait_until(lambda: time.monotonic() > at_s, "checkpoint", START_S)
+    # What a full topic had put off is published, and state is written down since.
+    since_s = time.time()
+    stage.children.wait_until(
+        lambda: stage.metric(old, _CHECKPOINT) > since_s, f"{old}: checkpoint", stage.longest_s
+    )
     mark = watch.mark()
     stage.children.kill(old)
     child = stage.start_worker(new)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import urlopen
 
 import numpy as np
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.catalogue import KPIS, create_topics
 from schemas.client import offset_ranges, read_all
@@ -193,6 +195,14 @@ class Stage:
     def finish(self, *names: str) -> None:
         """Wait until workers have ended by themselves; raises CommandError."""
         self.children.finish_all(names or ("worker",), self.longest_s)
+
+    def metric(self, worker: str, name: str) -> float:
+        """Return what a worker says now of a gauge without labels, 0 if nothing; raise OSError."""
+        [*_, started] = logged("worker_started", self.children.named(worker).log)
+        with urlopen(started["metrics"], timeout=START_S) as answer:  # noqa: S310 - our own log
+            families = text_string_to_metric_families(answer.read().decode())
+            samples = (sample for family in families for sample in family.samples)
+            return next((sample.value for sample in samples if sample.name == name), 0.0)
 
     @property
     def longest_s(self) -> float:

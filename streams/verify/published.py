@@ -13,13 +13,16 @@ from streams.verify.ledger import Ledger
 from streams.verify.report import Difference, Findings
 
 _FIRST = 20
-_COMPACT_EVERY = 200_000
 
+#: Fewer records than these are not worth a compaction. Nor are fewer than the last one has left:
+#: each looks at all of them.
+_COMPACT_AFTER = 200_000
+
+# By the places of rows: a record is long, and none is to be sorted.
 _NEWEST = """
-    SELECT * FROM {table}
-    QUALIFY row_number() OVER (
-        PARTITION BY record_key ORDER BY "version" DESC, "position" DESC
-    ) = 1
+    SELECT * FROM found WHERE rowid IN (
+        SELECT arg_max(rowid, ("version", "position")) FROM found GROUP BY record_key
+    )
 """
 
 _FOUND = """
@@ -42,18 +45,22 @@ _FOUND = """
 
 
 class Published:
-    """The KPI records, in the table ``found`` of the ledger's database, one row a record key."""
+    """The KPI records, in the table ``found`` of the ledger's database.
+
+    That has one row a record key once :meth:`compact` was called.
+    """
 
     def __init__(self, ledger: Ledger, codec: Codec) -> None:
         self._sql = ledger.sql
         self._codec = codec
         self._since_compaction = 0
+        self._compact_at = _COMPACT_AFTER
         self._empty = True
         self._unreadable: list[Difference] = []
         self.add([])
 
     def add(self, records: Sequence[Raw]) -> None:
-        """Add records in the order of the log; of those with one key the highest version stays."""
+        """Add records in the order of the log."""
         decoded = self._codec.columns([each.value for each in records], [])
         kept = [records[i] for i in decoded.index.tolist()]
         for each in decoded.rejected:
@@ -67,15 +74,14 @@ class Published:
         batch = batch.append_column("record_key", keys)
         positions = np.array([each.position for each in kept], np.int64)
         self._sql.register("batch", batch.append_column("position", pa.array(positions)))
-        newest = _NEWEST.format(table=f"({_FOUND})")
         if self._empty:
-            self._sql.execute(f"CREATE TABLE found AS {newest}")
+            self._sql.execute(f"CREATE TABLE found AS {_FOUND}")
             self._empty = False
         else:
-            self._sql.execute(f"INSERT INTO found {newest}")
+            self._sql.execute(f"INSERT INTO found {_FOUND}")
         self._sql.unregister("batch")
         self._since_compaction += len(kept)
-        if self._since_compaction >= _COMPACT_EVERY:
+        if self._since_compaction >= self._compact_at:
             self.compact()
 
     @property
@@ -85,5 +91,7 @@ class Published:
 
     def compact(self) -> None:
         """Keep only the highest version of each record key."""
-        self._sql.execute(f"CREATE OR REPLACE TABLE found AS {_NEWEST.format(table='found')}")
+        self._sql.execute(f"CREATE OR REPLACE TABLE found AS {_NEWEST}")
+        ((left,),) = self._sql.execute("SELECT count(*) FROM found").fetchall()
+        self._compact_at = max(_COMPACT_AFTER, left)
         self._since_compaction = 0

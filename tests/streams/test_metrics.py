@@ -87,6 +87,16 @@ def test_who_is_far_behind_says_so_until_it_has_caught_up() -> None:
     assert [{name: 0}, {name: 1}, {name: 0}] == told
 
 
+def test_the_last_checkpoint_is_told_once_there_is_one() -> None:
+    """Before it, zero would pass for one of 1970."""
+    metrics = Metrics(now_s=lambda: 1_700_000_000.0)
+    name = "andon_last_checkpoint_timestamp_seconds"
+    before = read(metrics, name)
+    metrics.checkpoint()
+
+    assert ({}, {(name,): 1_700_000_000.0}) == (before, read(metrics, name))
+
+
 def test_the_age_of_a_watermark_grows_between_scrapes() -> None:
     """A silent source is seen without any further event."""
     now_s = [100.0]
