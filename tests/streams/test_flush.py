@@ -133,6 +133,7 @@ def test_more_changes_than_one_flush_publishes_go_out_with_the_next(monkeypatch)
     assert len(flushes) > 1
     saved = [b"0|checkpoint" in [record.key for record in each.state] for each in flushes]
     assert [*[False] * (len(flushes) - 1), True] == saved
+    assert saved == [each.is_checkpoint for each in flushes]
 
 
 def _keys(flush: Flush) -> list[bytes | None]:
