@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 from schemas.client import read_all
@@ -42,13 +41,13 @@ def recovery(stage: Stage) -> Result:
     """Fill the state, go on at an even rate, and kill one worker after the other meanwhile."""
     scenario = stage.scenario
     assert scenario.rate is not None
-    events = stage.load_as_sent(scenario.events + scenario.rate * _LIVE_S)
     stage.tell(f"filling the state with {scenario.events:,} events")
-    send_all(stage.client, islice(events, scenario.events))
+    send_all(stage.client, stage.load())
+    after = stage.load_as_sent(scenario.events + scenario.rate * _LIVE_S, start=scenario.events)
     worker = stage.start_worker("worker-0")
     with (
         Watch(stage.client, stage.settings.application_id, stage.catalogue) as watch,
-        _sent_meanwhile(stage, events) as live,
+        _sent_meanwhile(stage, after) as live,
     ):
         stage.wait_for_takeover(worker)
         stage.children.wait_until(

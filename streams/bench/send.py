@@ -39,16 +39,20 @@ def outgoing(
     per_second: int = 1_000,
     variant: Variant = USUAL,
     *,
+    start: int = 0,
     chunk: int = _CHUNK,
 ) -> Iterator[Outgoing]:
-    """Yield the first so many events of the load, encoded, so many of them at a time."""
+    """Yield the first so many events of the load but those before ``start``, encoded.
+
+    They are made a chunk at a time.
+    """
     topics = {topic.contract: topic.name for topic in catalogue.inputs}
     registry = open_registry(None)
     codecs = {name: Codec(name, registry, topics[name]) for name in per_hundred}
-    for start in range(0, events, chunk):
-        stop = min(events, start + chunk)
+    for first in range(start, events, chunk):
+        stop = min(events, first + chunk)
         made: list[tuple[int, Outgoing]] = []
-        for part in parts(seed, per_hundred, start, stop, per_second, variant):
+        for part in parts(seed, per_hundred, first, stop, per_second, variant):
             values = codecs[part.contract].encode_columns(part.columns)
             topic = topics[part.contract]
             rows = zip(part.numbers.tolist(), part.keys, values, strict=True)

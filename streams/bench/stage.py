@@ -162,10 +162,9 @@ class Stage:
         send_all(self.client, self.load())
         require_load(self.client, self.catalogue, self.events)
 
-    def load(self, events: int | None = None, chunk: int | None = None) -> Iterator[Outgoing]:
-        """Return the scenario's events, encoded, or so many."""
+    def load(self, events: int | None = None, **pieces: int) -> Iterator[Outgoing]:
+        """Return the scenario's events, encoded, or so many; see `outgoing` for the pieces."""
         chosen = self.scenario
-        pieces = {} if chunk is None else {"chunk": chunk}
         return outgoing(
             self.catalogue,
             chosen.seed,
@@ -176,9 +175,9 @@ class Stage:
             **pieces,
         )
 
-    def load_as_sent(self, events: int | None = None) -> Iterator[Outgoing]:
-        """Return the scenario's events, or so many, each made shortly before it is taken."""
-        return self.load(events, _SMALL_CHUNK)
+    def load_as_sent(self, events: int | None = None, start: int = 0) -> Iterator[Outgoing]:
+        """Return what `load` does from ``start`` on, each made shortly before it is taken."""
+        return self.load(events, start=start, chunk=_SMALL_CHUNK)
 
     # -- the workers ----------------------------------------------------------------------------
 

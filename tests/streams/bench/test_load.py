@@ -45,8 +45,7 @@ DIGESTS = {
     "scale-large-day": "644775e3289b3d63",
     "recovery-50000": "5dde0ddc0a6b870a",
     "recovery-250000": "5dde0ddc0a6b870a",
-    "recovery-1000000": "5dde0ddc0a6b870a",
-    "recovery-2500000": "5dde0ddc0a6b870a",
+    "recovery-24000000": "e486ef47bad1e9b1",
 }
 
 

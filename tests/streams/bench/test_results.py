@@ -73,8 +73,8 @@ def test_points_of_a_curve_stand_in_the_order_of_their_size(tmp_path):
 def test_recoveries_stand_over_the_size_of_the_state_with_the_slowest_of_each_run(tmp_path):
     """Of several runs of a size the newest counts."""
     for scenario_id, state_mb, seconds in (
-        ("recovery-1000000", 500.0, [20.0, 19.0]),
-        ("recovery-1000000", 400.0, [12.0, 14.0]),
+        ("recovery-250000", 500.0, [20.0, 19.0]),
+        ("recovery-250000", 400.0, [12.0, 14.0]),
         ("recovery-50000", 10.0, [7.0, 6.5]),
     ):
         details = {"state_mb": state_mb, "seconds": seconds, "recovery_s": [1.0, 2.0]}
