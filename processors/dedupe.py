@@ -31,9 +31,12 @@ class SeenIds:
     """The ids of one source partition, in sorted runs per bucket.
 
     ``unsaved`` holds what came since the last checkpoint: the runs a checkpoint has to write.
+    ``restored`` are blocks that a checkpoint wrote, in any order, of buckets that nobody has asked
+    for since: most ids are older than what still comes, and sorting them is most of the work.
     """
 
     runs: dict[int, list[Hashes]] = field(default_factory=dict)
+    restored: dict[int, list[Hashes]] = field(default_factory=dict)
     unsaved: dict[int, list[Hashes]] = field(default_factory=dict)
 
     def first_seen(self, hashes: Hashes, event_times: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -45,26 +48,26 @@ class SeenIds:
             rows = rows[np.argsort(hashes[rows, 0], kind="stable")]
             candidates = hashes[rows]
             new = _first_of_equal(candidates)
-            for run in self.runs.get(bucket, ()):
+            runs = self._runs_of(bucket)
+            for run in runs:
                 new &= ~_contains(run, candidates)
             fresh[rows[new]] = True
             if new.any():
                 self.unsaved.setdefault(bucket, []).append(candidates[new])
-                insert_run(self.runs.setdefault(bucket, []), candidates[new])
+                insert_run(runs, candidates[new])
         return fresh
 
     def close(self, before_ms: int) -> list[int]:
         """Forget the buckets that end at or before ``before_ms``; return their starts."""
-        closed = [bucket for bucket in self.runs if bucket + BUCKET_MS <= before_ms]
+        closed = [bucket for bucket in self.buckets if bucket + BUCKET_MS <= before_ms]
         for bucket in closed:
-            del self.runs[bucket]
-            self.unsaved.pop(bucket, None)
+            for held in (self.runs, self.restored, self.unsaved):
+                held.pop(bucket, None)
         return closed
 
     def restore(self, bucket: int, hashes: Hashes) -> None:
         """Put back what a checkpoint wrote."""
-        run = hashes[np.argsort(hashes[:, 0], kind="stable")]
-        insert_run(self.runs.setdefault(bucket, []), run)
+        self.restored.setdefault(bucket, []).append(hashes)
 
     def take_unsaved(self) -> dict[int, Hashes]:
         """Return the ids remembered since the last call, per bucket."""
@@ -73,9 +76,22 @@ class SeenIds:
         return taken
 
     @property
+    def buckets(self) -> set[int]:
+        """The starts of the buckets that ids are kept of."""
+        return self.runs.keys() | self.restored.keys()
+
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(run.nbytes for runs in self.runs.values() for run in runs)
+        several = (*self.runs.values(), *self.restored.values())
+        return sum(run.nbytes for runs in several for run in runs)
+
+    def _runs_of(self, bucket: int) -> list[Hashes]:
+        runs = self.runs.setdefault(bucket, [])
+        if bucket in self.restored:
+            hashes = np.concatenate(self.restored.pop(bucket))
+            insert_run(runs, hashes[np.argsort(hashes[:, 0], kind="stable")])
+        return runs
 
 
 def insert_run(runs: list[Hashes], run: Hashes) -> None:

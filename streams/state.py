@@ -173,7 +173,7 @@ class SourceBlocks:
 
     def save(self, state: SourceState, epoch: int) -> list[Entry]:
         """Return what to write: what is new, and tombstones of buckets that are closed."""
-        open_buckets = state.seen.runs.keys() | state.versions.buckets.keys()
+        open_buckets = state.seen.buckets | state.versions.buckets.keys()
         closed = [bucket for bucket in self._written if bucket not in open_buckets]
         entries = [Entry(_key(epoch, name), None) for b in closed for name in self._written.pop(b)]
         for bucket, hashes in state.seen.take_unsaved().items():

@@ -66,16 +66,20 @@ def test_what_checkpoints_wrote_remembers_what_was_seen(found, places, crash, ch
 
 
 @law()
-@given(events, st.integers(-1, 7))
-def test_closed_buckets_are_forgotten_whole_and_no_others(found, buckets):
+@given(events, st.integers(-1, 7), st.booleans())
+def test_closed_buckets_are_forgotten_whole_and_no_others(found, buckets, is_restored):
     """A bucket is closed when it ends at or before the instant; the others know their ids still."""
     seen = SeenIds()
     seen.first_seen(_hashes(found), _times(found))
+    if is_restored:
+        saved, seen = seen.take_unsaved(), SeenIds()
+        for bucket, hashes in saved.items():
+            seen.restore(bucket, hashes)
     held = {time - time % BUCKET_MS for _, time in found}
     closed = {bucket for bucket in held if bucket + BUCKET_MS <= buckets * BUCKET_MS}
 
     assert closed == set(seen.close(buckets * BUCKET_MS))
-    assert held - closed == set(seen.runs)
+    assert held - closed == seen.buckets
     again = seen.first_seen(_hashes(found), _times(found)).tolist()
     kept = [time - time % BUCKET_MS in closed for _, time in found]
     assert [a and b for a, b in zip(_oracle(found), kept, strict=True)] == again
