@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from processors.dedupe import BUCKET_MS
 from streams.bench.latency import Reals
 from streams.bench.load import Stretch
 from streams.bench.send import require_load, send_paced
@@ -14,13 +15,16 @@ from streams.bench.watch import sampled
 MINUTE_S: Final = 60.0
 #: So much of its mean may memory grow in an hour and still be called flat.
 FLAT_PERCENT_PER_HOUR: Final = 3.0
+#: Ids are forgotten by buckets, so that memory rises and falls with each: a line through minutes
+#: would depend on where in a bucket they begin and end.
+BUCKET_MIN: Final = BUCKET_MS // 60_000
 #: Fewer minutes than these say nothing.
-LEAST_MINUTES: Final = 10
+LEAST_MINUTES: Final = 2 * BUCKET_MIN
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The least-squares line through samples of memory, and what it says; None: too few."""
+    """The least-squares line through the means of buckets, and what it says; None: too few."""
 
     minutes: int
     mean_mb: float
@@ -31,12 +35,11 @@ class Trend:
 def trend(rss_mb: Reals, settle_min: int) -> Trend:
     """Return the trend of samples a minute apart, leaving out the first so many minutes."""
     settled = rss_mb[settle_min:]
-    if len(settled) < 2:
-        return Trend(len(settled), float(np.mean(rss_mb)) if len(rss_mb) else 0.0, 0.0, None)
-    slope = float(np.polyfit(np.arange(len(settled)) / 60, settled, 1)[0])
-    mean = float(settled.mean())
+    mean = float(np.mean(settled if len(settled) else rss_mb)) if len(rss_mb) else 0.0
     if len(settled) < LEAST_MINUTES:
-        return Trend(len(settled), mean, slope, None)
+        return Trend(len(settled), mean, 0.0, None)
+    means = settled[len(settled) % BUCKET_MIN :].reshape(-1, BUCKET_MIN).mean(axis=1)
+    slope = float(np.polyfit(np.arange(len(means)) * BUCKET_MIN / 60, means, 1)[0])
     return Trend(len(settled), mean, slope, slope <= mean * FLAT_PERCENT_PER_HOUR / 100)
 
 

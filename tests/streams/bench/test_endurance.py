@@ -29,9 +29,17 @@ def test_memory_that_shrinks_is_flat():
     assert trend(np.arange(430.0, 400.0, -1), settle_min=0).flat is True
 
 
+def test_where_in_a_bucket_the_run_begins_and_ends_says_nothing():
+    """Ids are forgotten ten minutes at a time: four teeth of a saw are flat, wherever cut."""
+    saw = np.array([600.0 + 5 * (minute % 10) for minute in range(60)])
+    slopes = [trend(saw[start : start + 40], settle_min=0).slope_mb_per_hour for start in range(10)]
+
+    assert [0.0] * 10 == [round(slope, 6) for slope in slopes]
+
+
 def test_a_few_minutes_say_nothing():
-    """A slope is given, no verdict."""
+    """Neither do nineteen after it has settled."""
     assert (None, None) == (
-        trend(np.arange(400.0, 409.0), settle_min=0).flat,
+        trend(np.arange(400.0, 419.0), settle_min=0).flat,
         trend(np.arange(400.0, 430.0), settle_min=80).flat,
     )
