@@ -7,6 +7,8 @@ be expired. An id costs 16 bytes.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +18,10 @@ from numpy.typing import NDArray
 
 #: Width of the event-time buckets that ids are forgotten by.
 BUCKET_MS = 600_000
+
+#: Runs of so many bytes get pages of their own. In the heap they would lie between what a flush
+#: needs and gives back: what is kept for an hour leaves holes there as wide as itself.
+OWN_PAGES_BYTES = 256 << 10
 
 Hashes = NDArray[np.uint64]  # [ids, 2]: high and low half
 
@@ -101,8 +107,18 @@ def insert_run(runs: list[Hashes], run: Hashes) -> None:
     """
     while runs and len(runs[-1]) < 2 * len(run):
         both = np.concatenate([runs.pop(), run])
-        run = both[np.argsort(both[:, 0], kind="stable")]
+        run = _room_for(both.shape)
+        # No index is out of range; asked to look, `take` would write to a copy of its own first.
+        np.take(both, np.argsort(both[:, 0], kind="stable"), axis=0, out=run, mode="wrap")
     runs.append(run)
+
+
+def _room_for(shape: tuple[int, ...]) -> Hashes:
+    nbytes = 8 * math.prod(shape)
+    if nbytes < OWN_PAGES_BYTES:
+        return np.empty(shape, dtype=np.uint64)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype=np.uint64).reshape(shape)
 
 
 def _first_of_equal(hashes: Hashes) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import signal
@@ -24,13 +23,6 @@ _LEAVE_S = 10.0
 #: Objects that come and go before the collector looks for cycles. A flush makes two of each record
 #: at once; by Python's defaults the collector took more time than reading them.
 _COLLECT_EVERY = (200_000, 20, 20)
-
-#: Options of glibc's mallopt(3). Arrays of so many bytes and more get pages of their own and give
-#: them back. By its defaults glibc soon puts all but the largest into one heap, where ids and sums
-#: that are kept for an hour lie between what a flush needs: in hours at 5,000 events a second a
-#: third of that heap became holes.
-_M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 8 << 20
-_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES = -3, 256 << 10
 
 
 def worker(
@@ -106,7 +98,9 @@ async def _run(settings: Settings, definitions: Definitions, exit_when_idle: flo
     flusher = Worker(settings, definitions, transactions)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     app = create_app(settings, flusher)
-    _settle_memory()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_EVERY)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,17 +118,6 @@ async def _run(settings: Settings, definitions: Definitions, exit_when_idle: flo
     failed = crashed or flusher.failed.is_set()
     log.info("worker_ended", failed=failed)
     return 1 if failed else 0
-
-
-def _settle_memory() -> None:
-    """Have the collector and the allocator do what suits flushes; call it before the first."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_EVERY)
-    # Other C libraries have no such function, and no such heap.
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 async def _until_over(app: Any, flusher: Any, stopping: asyncio.Event) -> bool:

@@ -1,10 +1,12 @@
 """Which events were seen before."""
 
+from mmap import mmap
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.dedupe import BUCKET_MS, SeenIds, hash_ids
+from processors.dedupe import BUCKET_MS, OWN_PAGES_BYTES, SeenIds, hash_ids
 from tests.laws import cut, law
 
 #: Few ids, so that many come twice; few instants, in several buckets.
@@ -105,3 +107,24 @@ def test_ids_that_share_half_of_their_hash_are_told_apart(halves, places):
 def test_the_hash_of_an_id_is_that_of_every_machine_and_release():
     """State is read back by later releases: the hash is part of its format."""
     assert [[0x99AA06D3014798D8, 0x6001C324468D497F]] == hash_ids([b""]).tolist()
+
+
+def test_many_ids_are_kept_in_pages_of_their_own():
+    """Once forgotten they leave no holes in the heap that flushes work in."""
+    seen = SeenIds()
+    ids = hash_ids([str(number).encode() for number in range(64_000)])
+    times = np.zeros(len(ids), dtype=np.int64)
+
+    for batch in np.split(ids, 64):
+        assert seen.first_seen(batch, times[:1000]).all()
+    assert not seen.first_seen(ids, times).any()
+    large = [run for run in seen.runs[0] if run.nbytes >= OWN_PAGES_BYTES]
+    assert sum(map(len, large)) == len(ids)
+    assert all(isinstance(_owner(run), mmap) for run in large)
+
+
+def _owner(array: np.ndarray) -> object:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    assert isinstance(array.base, memoryview)
+    return array.base.obj

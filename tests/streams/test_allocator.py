@@ -1,6 +1,5 @@
-"""What a process asks of its allocators: polars' own, and that of the C library."""
+"""What the process asks of polars' allocator."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -22,36 +21,3 @@ def test_memory_is_kept_from_flush_to_flush_unless_the_operator_says_otherwise(c
     )
 
     assert last == told.stdout.strip()
-
-
-KEPT = """
-import ctypes
-from streams.cli.worker import _settle_memory
-
-class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in
-        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
-
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Info
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-{settle}
-libc.free(libc.malloc(16 << 20))
-before = libc.mallinfo2().hblkhd
-libc.malloc(1 << 20)
-print(libc.mallinfo2().hblkhd - before >= 1 << 20)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another C library")
-@pytest.mark.parametrize(("settle", "own"), [("_settle_memory()", "True"), ("", "False")])
-def test_a_large_array_has_pages_of_its_own_whatever_was_freed_before(settle, own):
-    """By default glibc takes the largest that was freed for the limit from then on."""
-    told = subprocess.run(
-        [sys.executable, "-c", KEPT.format(settle=settle)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert own == told.stdout.strip()
