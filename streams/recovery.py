@@ -56,11 +56,11 @@ ANEW = "run `andon rebuild` to build everything anew from the input topics"
 _LOOK_EVERY_S = 0.05
 
 _NO_MARKER = (
-    "the broker has no marker for a transaction that has ended, which happens if it is killed "
-    "while it writes them: list all that hang with `kafka-transactions.sh find-hanging "
-    "--broker-id ID --max-transaction-timeout 1`, abort each (`abort --topic T --partition P "
-    "--start-offset O`), and this worker goes on by itself; then look with `andon verify` whether "
-    "a part of it was committed elsewhere"
+    "the broker has no marker for a transaction that has ended, which happens to Kafka 4.3.0 to "
+    "4.4.0 (KAFKA-20734) if it is killed while it writes them: list all that hang with "
+    "`kafka-transactions.sh find-hanging --broker-id ID --max-transaction-timeout 1`, abort each "
+    "(`abort --topic T --partition P --start-offset O`), and this worker, or the next, goes on by "
+    "itself; then look with `andon verify` whether a part of it was committed elsewhere"
 )
 
 

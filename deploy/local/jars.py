@@ -9,7 +9,10 @@ from pathlib import Path
 
 from deploy.local.errors import StackError
 
-KAFKA_VERSION = "4.3.1"
+# Not newer: from 4.3.0 to 4.4.0 a coordinator that starts while a partition has no leader takes it
+# for deleted, writes no marker to it and calls the transaction complete (KAFKA-20734). Brokers here
+# are alone and get killed: on a busy machine the fifth kill in a commit lost it.
+KAFKA_VERSION = "4.2.2"
 DOWNLOAD_MEGABYTES = 45
 
 _COORDINATES = (
