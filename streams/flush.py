@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,7 +51,8 @@ class Flush:
 
     ``progress`` holds a record for each partition with anything in ``state``. ``offsets`` names
     every partition whose state or results are in it, moved or not: it is with offsets that the
-    broker tells a member from one that was. ``added`` has the partials partitions with new sums.
+    broker tells a member from one that was. ``added`` has the partials partitions with new sums,
+    ``saved`` those whose state is in the log whole, after this.
     """
 
     progress: dict[TP, Record] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Flush:
     outputs: list[Record] = field(default_factory=list)
     offsets: dict[TP, int] = field(default_factory=dict)
     added: set[TP] = field(default_factory=set)
-    is_checkpoint: bool = False
+    saved: set[TP] = field(default_factory=set)
     events: int = 0
     kpi_records: int = 0
     kpi_since_ms: list[int] = field(default_factory=list)
@@ -137,12 +138,12 @@ class Engine:
         *,
         advances: Mapping[TP, Advance] | None = None,
         publish_all: bool = False,
-        checkpoint: bool = False,
+        checkpoint: Collection[TP] = (),
     ) -> Flush:
         """Take the batches, log the advances, and return what follows.
 
         ``publish_all`` publishes changed KPIs whatever the interval; ``checkpoint`` writes the
-        state down whole, which implies it.
+        state of these partitions down whole, which implies it for them.
         """
         flush = Flush()
         by_partition: dict[TP, list[Batch]] = {}
@@ -150,12 +151,13 @@ class Engine:
             by_partition.setdefault(batch.tp, []).append(batch)
         self._fold(flush, by_partition, advances or {}, now_ms)
         moved = self._merge(flush, by_partition, now_ms)
-        self._publish(flush, now_ms, moved=moved, everything=publish_all or checkpoint)
+        self._publish(flush, now_ms, moved=moved, whole=self.merges if publish_all else checkpoint)
         for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
             self._write_progress(flush, tp)
-        if checkpoint and not self.is_behind:
-            self._write_checkpoints(flush)
-            flush.is_checkpoint = True
+        # State does not tell what is changed and not yet published.
+        waiting = {tp for tps in self._to_publish.values() for tp in tps}
+        flush.saved = set(checkpoint) & set(self.positions) - waiting
+        self._write_checkpoints(flush)
         return flush
 
     @property
@@ -298,8 +300,8 @@ class Engine:
         every = self.definitions.registry.scope(scope_id).publish_every_ms
         return self._published_ms.get((scope_id, tp), 0) + every
 
-    def _publish(self, flush: Flush, now_ms: int, *, moved: set[TP], everything: bool) -> None:
-        if self.hurries and not everything:
+    def _publish(self, flush: Flush, now_ms: int, *, moved: set[TP], whole: Collection[TP]) -> None:
+        if self.hurries:
             self._put_off(now_ms)
         leeway_ms = self.leeway_ms
         look_ms = {tp: now_ms + (leeway_ms if tp in moved else -leeway_ms) for tp in self.merges}
@@ -310,7 +312,7 @@ class Engine:
                 for tp, stage in self.merges.items()
                 if tp not in waiting
                 and stage.merge.has_changed(scope_id)
-                and (everything or self._is_scope_due(scope_id, tp, look_ms[tp]))
+                and (tp in whole or self._is_scope_due(scope_id, tp, look_ms[tp]))
             ]
             if due:
                 self._to_publish[scope_id] = waiting + due
@@ -387,18 +389,21 @@ class Engine:
         flush.offsets[tp] = stage.position
 
     def _write_checkpoints(self, flush: Flush) -> None:
-        for tp, fold in self.folds.items():
+        folds = [(tp, fold) for tp, fold in self.folds.items() if tp in flush.saved]
+        merges = [(tp, merge) for tp, merge in self.merges.items() if tp in flush.saved]
+        for tp, fold in folds:
             # State says that merges know of the partition: none is written before they do.
             if fold.begun and (fold.checkpoint != fold.position or fold.advances):
                 self._write_state(flush, tp, fold.blocks.save(fold.state, self.epoch))
                 fold.checkpoint, fold.advances = fold.position, []
                 self._write_progress(flush, tp)
-        for tp, merge in self.merges.items():
+        for tp, merge in merges:
             if merge.checkpoint != merge.position and merge.merge.whole:
                 self._write_state(flush, tp, merge.blocks.save(merge.merge, self.epoch))
                 merge.checkpoint = merge.position
                 self._write_progress(flush, tp)
-        for tp in [tp for tp in self.stale if tp in self.merges or self.folds[tp].begun]:
+        stale = sorted(flush.saved & self.stale.keys())
+        for tp in [tp for tp in stale if tp in self.merges or self.folds[tp].begun]:
             self._write_state(flush, tp, [Entry(key, None) for key in self.stale.pop(tp)])
             self._write_progress(flush, tp)
 

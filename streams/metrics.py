@@ -78,12 +78,12 @@ class Metrics(Collector):
         self._lag: dict[tuple[str, int], int] = {}
         self._watermarks: dict[tuple[str, int], int] = {}
         self._state_bytes: dict[tuple[str, int], int] = {}
+        self._checkpoints_s: dict[tuple[str, int], float] = {}
         self._actions: dict[str, int] = {}
         self._kpi_records = 0
         self._stalled_s = 0.0
         self._far_behind = False
         self._last_flush_s: float | None = None
-        self._last_checkpoint_s: float | None = None
         self._build = {"version": _version(), "python": platform.python_version()}
         self._flush_seconds = _Histogram(
             "andon_flush_seconds",
@@ -160,9 +160,9 @@ class Metrics(Collector):
         self._flush_events.observe(events)
         self._last_flush_s = self._now_s()
 
-    def checkpoint(self) -> None:
-        """Record that the state is written down as it is now."""
-        self._last_checkpoint_s = self._now_s()
+    def checkpoint(self, topic: str, partition: int) -> None:
+        """Record that the state of a partition is written down as it is now."""
+        self._checkpoints_s[topic, partition] = self._now_s()
 
     def recovery(self, seconds: float) -> None:
         """Record the recovery of a partition."""
@@ -191,6 +191,7 @@ class Metrics(Collector):
         self._dead_letters.pop((topic, partition), None)
         for values in (self._lag, self._watermarks, self._state_bytes):
             values.pop((topic, partition), None)
+        self._checkpoints_s.pop((topic, partition), None)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text form."""
@@ -242,6 +243,12 @@ class Metrics(Collector):
             "Memory of a partition's state. Growing without end: a grace time is too long.",
             self._state_bytes,
         )
+        yield _gauge(
+            "andon_last_checkpoint_timestamp_seconds",
+            "When a partition's state was last written down: what came since is taken once more"
+            " after a kill. Old: so much waits to be published that a successor takes long.",
+            self._checkpoints_s,
+        )
 
     def _publication_families(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
@@ -271,13 +278,6 @@ class Metrics(Collector):
                 "andon_last_flush_timestamp_seconds",
                 "When a flush was last committed. Old while there is lag: restart the worker.",
                 value=self._last_flush_s,
-            )
-        if self._last_checkpoint_s is not None:
-            yield GaugeMetricFamily(
-                "andon_last_checkpoint_timestamp_seconds",
-                "When the state was last written down whole: what came since is taken once more"
-                " after a kill. Old: so much waits to be published that a successor takes long.",
-                value=self._last_checkpoint_s,
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -133,7 +133,8 @@ class Worker:
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
         self._judged: dict[TP, tuple[int, int]] = {}
-        self._folded = self._checkpointed = time.monotonic()
+        self._folded = time.monotonic()
+        self._saved: dict[TP, float] = {}
         self._measured = 0.0
         self._looked = 0.0
         self._input_ended = False
@@ -233,6 +234,8 @@ class Worker:
                 self.engine.folds[tp].reasons.clear()
         self._committed_to = self.engine.positions
         now = time.monotonic()
+        turns = {tp: self._turn(tp, now) for tp in self.engine.positions}
+        self._saved = turns | {tp: s for tp, s in self._saved.items() if tp in kept}
         self._last_batch = dict.fromkeys(assigned, now)
         self._last_sums = dict.fromkeys(assigned, now)
         self._last_advance.clear()
@@ -275,17 +278,38 @@ class Worker:
         now = time.monotonic()
         self.engine.hurries = self._is_far_behind(now)
         METRICS.far_behind(self.engine.hurries)
-        checkpoint_s = self.settings.checkpoint_interval_s
-        if self.engine.hurries:
-            checkpoint_s *= HURRIED_CHECKPOINTS
-        checkpoint = now - self._checkpointed >= checkpoint_s
+        due = self._due(now)
         advances = self._due_advances(now)
-        if self._due(now) or advances or checkpoint or self.engine.is_due(_now_ms()):
+        checkpoint = self._due_checkpoints(now, with_merge=True in due)
+        if due or advances or checkpoint or self.engine.is_due(_now_ms()):
             await self.flush(advances=advances, checkpoint=checkpoint)
         else:
             # What waits, waits for company; look again when more arrives, or in a moment.
             self._arrived.clear()
         self._measure(now)
+
+    def _due_checkpoints(self, now: float, *, with_merge: bool) -> set[TP]:
+        """Return the partitions whose state is to be written down.
+
+        With a merge it costs no flush of its own; what no merge comes to waits one interval longer.
+        """
+        every_s = self.settings.checkpoint_interval_s
+        if self.engine.hurries:
+            every_s *= HURRIED_CHECKPOINTS
+        if not with_merge:
+            every_s += self.settings.flush_interval_ms / 1000
+        return {tp for tp, saved in self._saved.items() if now - saved >= every_s}
+
+    def _turn(self, tp: TP, now: float) -> float:
+        """Return when it was last a partition's turn to be written down, once an interval.
+
+        With its checkpoint all that has changed in a partition is published, and scopes of a longer
+        interval keep the pace from there. All partitions at once would hold up what is published
+        most often, in the worker and in whoever reads its records.
+        """
+        every_s = self.settings.checkpoint_interval_s
+        share = tp.partition / self.definitions.catalogue[tp.topic].partitions
+        return now - (now - share * every_s) % every_s
 
     def _due(self, now: float) -> set[bool]:
         """Tell what is due: partials (True) after a moment, inputs (False) by time or number.
@@ -314,7 +338,7 @@ class Worker:
         *,
         advances: dict[TP, Advance] | None = None,
         publish_all: bool = False,
-        checkpoint: bool = False,
+        checkpoint: Collection[TP] = (),
     ) -> None:
         """Take what is collected through one transaction. Whatever fails ends the process.
 
@@ -325,7 +349,7 @@ class Worker:
             membership = self._membership
             if membership is None:
                 return
-            everything = publish_all or checkpoint or bool(advances)
+            everything = publish_all or bool(advances)
             due = {True, False} if everything else self._due(time.monotonic())
             if self.engine.is_behind:
                 due.discard(True)
@@ -342,11 +366,10 @@ class Worker:
             )
             self._last_sums.update(dict.fromkeys(flush.added, started))
             self._check_dead_letters()
-            if flush.is_checkpoint:
-                self._checkpointed = started
+            self._saved |= {tp: self._turn(tp, started) for tp in flush.saved}
             if not flush:
                 # Nothing has changed: the last checkpoint is as good as one of now.
-                self._note_checkpoint(flush)
+                self._note_checkpoints(flush)
                 return
             self._set_limits(batches, time.monotonic() - started)
             figures = self._figures(flush)
@@ -441,7 +464,7 @@ class Worker:
     async def _save(self) -> bool:
         """Publish all and write the state down whole; return False if that is for others to do."""
         while self._membership is not None and not self.failed.is_set():
-            await self.flush(publish_all=True, checkpoint=True)
+            await self.flush(publish_all=True, checkpoint=self.engine.positions)
             if not self.engine.is_behind:
                 return True
         return False
@@ -555,7 +578,7 @@ class Worker:
         self._committed_to.update(flush.offsets)
         METRICS.flush(seconds, flush.events)
         METRICS.kpi_records(flush.kpi_records)
-        self._note_checkpoint(flush)
+        self._note_checkpoints(flush)
         now_ms = _now_ms()
         for since_ms in flush.kpi_since_ms:
             METRICS.kpi_latency(max(0.0, (now_ms - since_ms) / 1000))
@@ -570,9 +593,9 @@ class Worker:
                 METRICS.watermark(*place, found.watermark_ms)
 
     @staticmethod
-    def _note_checkpoint(flush: Flush) -> None:
-        if flush.is_checkpoint:
-            METRICS.checkpoint()
+    def _note_checkpoints(flush: Flush) -> None:
+        for tp in flush.saved:
+            METRICS.checkpoint(tp.topic, tp.partition)
 
     def _measure(self, now: float) -> None:
         if now - self._measured < _MEASURE_EVERY_S:

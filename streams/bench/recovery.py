@@ -85,7 +85,7 @@ def _take_over(stage: Stage, watch: Watch, old: str, new: str) -> Takeover:
     # What a full topic had put off is published, and state is written down since.
     since_s = time.time()
     stage.children.wait_until(
-        lambda: stage.metric(old, _CHECKPOINT) > since_s, f"{old}: checkpoint", stage.longest_s
+        lambda: _is_saved(stage, old, since_s), f"{old}: checkpoints", stage.longest_s
     )
     mark = watch.mark()
     stage.children.kill(old)
@@ -99,6 +99,13 @@ def _take_over(stage: Stage, watch: Watch, old: str, new: str) -> Takeover:
     found = Takeover(mark.at_ms / 1000, fresh_s, float(taken["seconds"]), samples)
     stage.tell(f"{new}: fresh after {found.seconds:.1f} s, {found.recovery_s:.1f} s of recovery")
     return found
+
+
+def _is_saved(stage: Stage, worker: str, since_s: float) -> bool:
+    definitions = stage.definitions
+    partitions = sum(definitions.catalogue[topic].partitions for topic in definitions.sources)
+    saved = [at_s > since_s for at_s in stage.metric(worker, _CHECKPOINT)]
+    return len(saved) == partitions and all(saved)
 
 
 def _state_mb(stage: Stage) -> float:

@@ -195,13 +195,13 @@ class Stage:
         """Wait until workers have ended by themselves; raises CommandError."""
         self.children.finish_all(names or ("worker",), self.longest_s)
 
-    def metric(self, worker: str, name: str) -> float:
-        """Return what a worker says now of a gauge without labels, 0 if nothing; raise OSError."""
+    def metric(self, worker: str, name: str) -> list[float]:
+        """Return what a worker says now of a gauge, a value for each partition; raise OSError."""
         [*_, started] = logged("worker_started", self.children.named(worker).log)
         with urlopen(started["metrics"], timeout=START_S) as answer:  # noqa: S310 - our own log
             families = text_string_to_metric_families(answer.read().decode())
             samples = (sample for family in families for sample in family.samples)
-            return next((sample.value for sample in samples if sample.name == name), 0.0)
+            return [sample.value for sample in samples if sample.name == name]
 
     @property
     def longest_s(self) -> float:

@@ -17,6 +17,9 @@ from streams.state import Advance
 from tests.simulation.log import Fenced, MemoryLog, MemoryTransactions
 from tests.timeline import END_MS
 
+#: Chooses all partitions.
+ALL = -1
+
 #: Workers that end so often by themselves do so for a reason that does not go away.
 HOPELESS = 15
 
@@ -127,13 +130,14 @@ class Group:
         node: Node,
         advances: dict[TP, int | None] | None = None,
         *,
-        checkpoint: bool = False,
+        checkpoint: int = 0,
         publish: bool = True,
         until: int | None = None,
     ) -> Iterator[None] | None:
         """Flush what is fetched; return the commit where it was left, None if it is through.
 
-        ``until`` is any number: it chooses the step before which the commit is left.
+        ``until`` is any number: it chooses the step before which the commit is left. The bits of
+        ``checkpoint`` choose partitions.
         """
         batches, node.pending = node.pending, []
         self.log.now_ms += 1_000
@@ -143,7 +147,7 @@ class Group:
                 self.log.now_ms if publish else 0,
                 advances=dict(self._advances(node, batches, advances or {})),
                 publish_all=publish,
-                checkpoint=checkpoint,
+                checkpoint=self._chosen(node, checkpoint),
             )
         except (PositionGap, ChainBroken) as problem:
             self._replace(node, problem)
@@ -176,6 +180,9 @@ class Group:
         self.kill(node)
         self.join()
 
+    def _chosen(self, node: Node, bits: int) -> list[TP]:
+        return [tp for place, tp in enumerate(sorted(node.positions)) if bits >> place & 1]
+
     def kill(self, node: Node) -> None:
         """A worker is gone, with all it had in memory."""
         self.nodes.remove(node)
@@ -188,7 +195,7 @@ class Group:
         try:
             for _ in commit:
                 pass
-            self.flush(node, checkpoint=True)
+            self.flush(node, checkpoint=ALL)
         except Fenced:
             self.refused += 1
 
@@ -223,4 +230,4 @@ class Group:
             assert self.flush(node, ends) is None
         self.drain()
         for node in list(self.nodes):
-            assert self.flush(node, checkpoint=True) is None
+            assert self.flush(node, checkpoint=ALL) is None

@@ -11,7 +11,7 @@ from schemas.catalogue import ACTIONS, AS_OF, DEAD_LETTERS, KPIS, LATE, WATERMAR
 from streams.definitions import Definitions
 from streams.records import Record
 from streams.state import Saved, read_saved
-from tests.simulation.group import Group, Node
+from tests.simulation.group import ALL, Group, Node
 from tests.simulation.log import MemoryLog
 from tests.timeline import (
     END_MS,
@@ -57,6 +57,10 @@ KINDS = (
     "lose a fetch",
     "fetch again",
 )
+
+
+def _all_or_none(dice: int) -> int:
+    return ALL if dice % 2 == 0 else 0
 
 
 class Play:
@@ -105,9 +109,9 @@ class Play:
         self._fetch(node, which, most)
         assert self.group.flush(node, publish=False) is None
 
-    def _checkpoint(self, node: Node, which: int, most: int, *_: int) -> None:
+    def _checkpoint(self, node: Node, which: int, most: int, of: int, *_: int) -> None:
         self._fetch(node, which, most)
-        assert self.group.flush(node, checkpoint=True) is None
+        assert self.group.flush(node, checkpoint=of) is None
 
     def _advance(self, node: Node, which: int, most: int, by: int, at: int) -> None:
         self._fetch(node, which, most)
@@ -119,7 +123,7 @@ class Play:
 
     def _crash(self, node: Node, which: int, most: int, until: int, how: int) -> None:
         self._fetch(node, which, most)
-        if self.group.flush(node, checkpoint=how % 2 == 0, until=until):
+        if self.group.flush(node, checkpoint=_all_or_none(how), until=until):
             self.died_committing += 1
         if node in self.group.nodes:
             self.group.kill(node)
@@ -130,7 +134,7 @@ class Play:
     def _abort(self, node: Node, which: int, most: int, until: int, how: int) -> None:
         """A commit fails and is aborted: memory has moved on, the log has not."""
         self._fetch(node, which, most)
-        if self.group.flush(node, checkpoint=how % 2 == 0, until=until) is None:
+        if self.group.flush(node, checkpoint=_all_or_none(how), until=until) is None:
             return
         self.log.end_transactions([node.transactions.producer])
         if self.group.out != "no memory after an abort":
@@ -142,7 +146,7 @@ class Play:
         if how % 5 < 2:
             # Nothing of it is in the log yet: only the generation tells that it was overtaken.
             until = how % 2
-        commit = self.group.flush(node, checkpoint=how % 2 == 0, until=until)
+        commit = self.group.flush(node, checkpoint=_all_or_none(how), until=until)
         if node not in self.group.nodes:
             return
         self.group.sleepers.append((node, commit or iter(())))

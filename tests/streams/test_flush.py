@@ -33,9 +33,9 @@ def _batch(*values: bytes, tp: TP = SOURCE, before: int = 0) -> Batch:
     return Batch(tp, before, before + len(values), Records.of(records), 3, 0)
 
 
-def _event(name: str) -> bytes:
+def _event(name: str, **fields: str) -> bytes:
     codec = small_definitions().codec(INTERACTIONS)
-    return codec.encode(record(INTERACTIONS, name, NOON_MS))
+    return codec.encode(record(INTERACTIONS, name, NOON_MS, **fields))
 
 
 def _partials(flush: Flush, before: int = 0) -> list[Batch]:
@@ -72,7 +72,7 @@ def test_every_flush_carries_offsets_also_if_it_only_publishes_or_saves():
     first = engine.flush([_batch(_event("a"))], 0)
     silent = engine.flush(_partials(first), 0)
     published = engine.flush([], 10_000)
-    saved = engine.flush([], 10_000, checkpoint=True)
+    saved = engine.flush([], 10_000, checkpoint=engine.positions)
 
     assert {SOURCE: 1} == first.offsets
     assert dict.fromkeys(engine.merges, 1) == silent.offsets
@@ -90,7 +90,8 @@ def test_every_flush_carries_offsets_also_if_it_only_publishes_or_saves():
 
 def test_state_goes_before_everything_else():
     """A sleeper that commits late was seen: its state was in the log before its offsets were."""
-    flush = _engine().flush([_batch(_event("a"), b"?")], 0, checkpoint=True)
+    engine = _engine()
+    flush = engine.flush([_batch(_event("a"), b"?")], 0, checkpoint=engine.positions)
     topics = [record.topic for record in flush.records]
     of_state = [topic.endswith("changelog") for topic in topics]
 
@@ -125,15 +126,28 @@ def test_more_changes_than_one_flush_publishes_go_out_with_the_next(monkeypatch)
     monkeypatch.setattr("streams.flush.PUBLISH_ROWS", 2)
     engine = _engine()
     engine.flush(_partials(engine.flush([_batch(_event("a"))], 0)), 0)
-    flushes = [engine.flush([], 1_000, publish_all=True, checkpoint=True)]
+    flushes = [engine.flush([], 1_000, publish_all=True, checkpoint=engine.positions)]
     while engine.is_behind:
-        flushes.append(engine.flush([], 1_000, publish_all=True, checkpoint=True))
+        flushes.append(engine.flush([], 1_000, publish_all=True, checkpoint=engine.positions))
 
     assert sorted(_keys(flush)) == sorted(key for each in flushes for key in _keys(each))
     assert len(flushes) > 1
-    saved = [b"0|checkpoint" in [record.key for record in each.state] for each in flushes]
-    assert [*[False] * (len(flushes) - 1), True] == saved
-    assert saved == [each.is_checkpoint for each in flushes]
+    waiting = [*[False] * (len(flushes) - 1), True]
+    assert waiting == [engine.merges.keys() <= each.saved for each in flushes]
+    assert b"0|checkpoint" in [record.key for record in flushes[-1].state]
+
+
+def test_a_checkpoint_of_one_partition_leaves_the_others_as_they_are():
+    """What has changed in it goes out with it; the others have their own turn for both."""
+    engine = _engine()
+    of_queues = [_event(name, queue_id=name) for name in "abcdef"]
+    engine.flush(_partials(engine.flush([_batch(*of_queues)], 0)), 0)
+    for tp in engine.merges:
+        flush = engine.flush([], 0, checkpoint=[tp])
+
+        assert {tp} == flush.saved == flush.progress.keys() == flush.offsets.keys()
+        assert {tp.partition} == {record.partition for record in flush.records}
+        assert _keys(flush)
 
 
 def _keys(flush: Flush) -> list[bytes | None]:
@@ -173,7 +187,7 @@ def test_one_that_is_far_behind_publishes_with_checkpoints_only():
 
     assert [] == _keys(quiet)
     assert not engine.is_due(20_000)
-    assert _keys(at_once) == _keys(engine.flush([], 20_000, checkpoint=True))
+    assert _keys(at_once) == _keys(engine.flush([], 20_000, checkpoint=engine.positions))
 
 
 def test_who_has_caught_up_publishes_first_what_is_published_most_often():

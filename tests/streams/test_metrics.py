@@ -92,9 +92,11 @@ def test_the_last_checkpoint_is_told_once_there_is_one() -> None:
     metrics = Metrics(now_s=lambda: 1_700_000_000.0)
     name = "andon_last_checkpoint_timestamp_seconds"
     before = read(metrics, name)
-    metrics.checkpoint()
+    metrics.checkpoint(TOPIC, 0)
+    told = read(metrics, name)
+    metrics.forget(TOPIC, 0)
 
-    assert ({}, {(name,): 1_700_000_000.0}) == (before, read(metrics, name))
+    assert [{}, {(name, TOPIC, "0"): 1_700_000_000.0}, {}] == [before, told, read(metrics, name)]
 
 
 def test_the_age_of_a_watermark_grows_between_scrapes() -> None:

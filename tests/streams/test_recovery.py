@@ -65,7 +65,7 @@ def test_recovery_goes_on_from_progress_with_the_state_that_was_there():
     """Records since the checkpoint are taken again, a logged advance at its position among them."""
     run = Run()
     first = run.recover("first")
-    run.flush(first, 1, checkpoint=True)
+    run.flush(first, 1, checkpoint=first.positions)
     run.flush(first, 1, advances={SOURCE: Advance(2, NOON_MS + 40_000, "IDLE")})
     second = run.recover("second")
 
@@ -163,9 +163,9 @@ def test_a_rebuild_begins_anew_and_leaves_no_way_back():
     """
     run = Run()
     old = run.recover("first")
-    run.flush(old, 3, checkpoint=True)
+    run.flush(old, 3, checkpoint=old.positions)
     rebuilt = run.recover("second", epoch=1)
-    run.flush(rebuilt, 3, checkpoint=True)
+    run.flush(rebuilt, 3, checkpoint=rebuilt.positions)
     third = run.recover("third")
 
     assert (1, {SOURCE: 3}) == (third.epoch, third.positions)
@@ -188,7 +188,7 @@ def test_a_rebuild_makes_logged_advances_again_and_sets_nothing_aside_twice():
     first = run.recover("first")
     far = Advance(2, NOON_MS + 30 * 86_400_000, "IDLE")
     run.flush(first, 2, advances={SOURCE: far})
-    run.flush(first, 1, checkpoint=True)
+    run.flush(first, 1, checkpoint=first.positions)
     changelog = first.definitions.changelog(INTERACTIONS)
     mark = rebuild_entry(1, 0)
     run.log.append(Record(changelog, 0, *mark))

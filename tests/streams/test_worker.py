@@ -72,6 +72,32 @@ async def test_a_worker_that_loses_its_partitions_while_it_ends_does_not_wait_fo
     assert (True, False) == (ending.done.is_set(), ending.failed.is_set())
 
 
+def test_partitions_are_written_down_one_after_the_other():
+    """Each once in an interval, also after all were at once: each brings a wave of KPI records."""
+    saving = worker(Transactions(), checkpoint_interval_s=8)
+    partials = [TP(PARTIALS, partition) for partition in range(8)]
+    saving._saved = dict.fromkeys(partials, 0.0)
+    found = []
+    for now in (99.5, 100.4, 100.9, *range(101, 117)):
+        due = saving._due_checkpoints(now, with_merge=True)
+        saving._saved |= {tp: saving._turn(tp, now) for tp in due}
+        found.append(sorted(tp.partition for tp in due))
+
+    turns = [[partition] for partition in (5, 6, 7, 0, 1, 2, 3, 4)]
+    assert [[*range(8)], [4], [], *turns, *turns] == found
+
+
+def test_a_checkpoint_waits_for_a_merge_but_not_for_ever():
+    """With one it is no transaction of its own; while nothing comes it is late by an interval."""
+    saving = worker(Transactions(), checkpoint_interval_s=10, flush_interval_ms=500)
+    saving._saved = {PLACE: 100.0}
+
+    assert [set(), {PLACE}, set(), {PLACE}] == [
+        saving._due_checkpoints(now, with_merge=with_merge)
+        for now, with_merge in ((109.9, True), (110.0, True), (110.4, False), (110.5, False))
+    ]
+
+
 def test_other_definitions_in_the_group_are_told_of_once():
     """Partials say by which KPI formulas and rules their writer works; the warning what to do."""
     noticing = worker(Transactions())
