@@ -582,17 +582,40 @@ class Merge:
 
     # -- publication --------------------------------------------------------------------------
 
-    def has_changed(self, scope_id: str) -> bool:
-        """Tell whether a scope has rows to publish, and all blocks are whole."""
-        return bool(self.scopes[scope_id].changed) and self.whole
+    def has_changed(self, scope_id: str, *, filling: bool = True) -> bool:
+        """Tell whether a scope has rows for :meth:`changed`, and all blocks are whole."""
+        state = self.scopes[scope_id]
+        if filling or not self.whole:
+            return bool(state.changed) and self.whole
+        held = self._filling(state)
+        return len(held) < len(state.changed) or any(
+            len(state.segments.hot[place].new_rows()) for place in held
+        )
 
-    def changed(self, scope_id: str, most: int | None = None) -> Iterator[Changed]:
+    def _filling(self, state: ScopeState) -> set[Place]:
+        """Return the changed hopping windows that have a fuller one beside them."""
+        newest: dict[int, int] = {}
+        for index, start in state.changed:
+            newest[index] = max(start, newest.get(index, start))
+        windows, hot = state.scope.windows, state.segments.hot
+        return {
+            (index, start)
+            for index, start in state.changed
+            if start > newest[index] - windows[index].size_ms + windows[index].hop_ms
+            and not hot[index, start].final
+        }
+
+    def changed(
+        self, scope_id: str, most: int | None = None, *, filling: bool = True
+    ) -> Iterator[Changed]:
         """Yield the rows of a scope that changed, counting them as published.
 
         With ``most`` it ends after the segment that reaches so many rows; the others stay changed.
-        A segment whose every source is final is forgotten after this.
+        Without ``filling``, of hopping windows that are not yet the fullest one only rows are
+        yielded that never were. A segment whose every source is final is forgotten after this.
         """
         state = self.scopes[scope_id]
+        held = set() if filling else self._filling(state)
         watermark = combined([self.topic_watermark(source) for source in state.scope.sources])
         if watermark == BEFORE_ALL_MS:
             watermark = None
@@ -600,16 +623,19 @@ class Merge:
         for place in sorted(state.changed):
             if most is not None and count >= most:
                 return
-            state.changed.discard(place)
             segment = state.segments.hot[place]
-            rows = segment.dirty_rows()
+            if place not in held:
+                rows = segment.dirty_rows()
+                state.changed.discard(place)
+            elif not len(rows := segment.new_rows()):
+                continue
             count += len(rows)
             keys = [state.keys[code] for code in segment.codes[rows].tolist()]
             window = state.scope.windows[place[0]]
             final = frozenset(segment.final)
             yield Changed(state.scope, window, segment, rows, keys, final, watermark)
-            segment.clean()
-            if len(final) == len(state.scope.sources):
+            segment.clean(rows)
+            if place not in held and len(final) == len(state.scope.sources):
                 state.segments.drop(place)
 
     # -- rules --------------------------------------------------------------------------------

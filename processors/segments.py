@@ -120,6 +120,7 @@ class Segment:
         "_slots",
         "_sums",
         "_tallies",
+        "_told",
         "_waiting",
         "end_ms",
         "final",
@@ -135,6 +136,7 @@ class Segment:
         self.final: set[str] = set()
         self.unsaved = True
         self._rows = 0
+        self._told = 0
         self._codes: Codes = np.empty(4, dtype=np.int32)
         self._sums: Sums = np.zeros((4, width), dtype=np.int64)
         self._dirty = np.zeros(4, dtype=np.bool_)
@@ -180,10 +182,10 @@ class Segment:
         self._dirty[: self._rows] = True
         self.unsaved = True
 
-    def clean(self) -> None:
-        """Mark every row as published."""
-        self._settle()
-        self._dirty[: self._rows] = False
+    def clean(self, rows: NDArray[np.intp]) -> None:
+        """Mark rows as published, all new ones among them."""
+        self._dirty[rows] = False
+        self._told = self._rows
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -266,6 +268,11 @@ class Segment:
         """Return the rows that changed since they were last published."""
         self._settle()
         return np.flatnonzero(self._dirty[: self._rows])
+
+    def new_rows(self) -> NDArray[np.intp]:
+        """Return the changed rows that were never published."""
+        self._settle()
+        return self._told + np.flatnonzero(self._dirty[self._told : self._rows])
 
     @property
     def nbytes(self) -> int:
@@ -359,7 +366,7 @@ class Segment:
     ) -> Segment:
         """Return a segment of the given rows and counts, in their order, none of them dirty."""
         segment = cls(start_ms, end_ms, sums.shape[1], histograms)
-        segment._rows = len(codes)
+        segment._rows = segment._told = len(codes)
         segment._codes, segment._sums, segment._revised = codes.copy(), sums.copy(), revised.copy()
         segment._dirty = np.zeros(len(codes), dtype=np.bool_)
         if len(codes):

@@ -88,7 +88,8 @@ class Engine:
     ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
     would be replaced at once. A scope of a partition is published with a merge that comes
     ``leeway_ms`` before its interval is over, and waits as long for one after it: what a merge
-    brings is then not kept for the rest of an interval.
+    brings is then not kept for the rest of an interval. Hopping windows that still fill up have
+    their first record then, and further ones with checkpoints only, until they are the fullest.
     """
 
     definitions: Definitions
@@ -168,8 +169,8 @@ class Engine:
     def is_due(self, now_ms: int) -> bool:
         """Tell whether any scope has changes that no merge took along in its interval."""
         return self.is_behind or any(
-            stage.merge.has_changed(scope_id)
-            and self._is_scope_due(scope_id, tp, now_ms - self.leeway_ms)
+            self._is_scope_due(scope_id, tp, now_ms - self.leeway_ms)
+            and stage.merge.has_changed(scope_id, filling=False)
             for scope_id in self._records
             for tp, stage in self.merges.items()
         )
@@ -311,14 +312,14 @@ class Engine:
                 tp
                 for tp, stage in self.merges.items()
                 if tp not in waiting
-                and stage.merge.has_changed(scope_id)
                 and (tp in whole or self._is_scope_due(scope_id, tp, look_ms[tp]))
+                and stage.merge.has_changed(scope_id, filling=tp in whole)
             ]
             if due:
                 self._to_publish[scope_id] = waiting + due
         published: set[TP] = set()
         for scope_id in list(self._to_publish):
-            published |= self._publish_scope(flush, scope_id, now_ms)
+            published |= self._publish_scope(flush, scope_id, now_ms, whole)
         for tp in published:
             self._write_as_of(flush, self.merges[tp])
             flush.offsets[tp] = self.merges[tp].position
@@ -331,19 +332,21 @@ class Engine:
             for tp in self.merges:
                 self._published_ms[scope.id, tp] = now_ms - least_ms
 
-    def _publish_scope(self, flush: Flush, scope_id: str, now_ms: int) -> set[TP]:
+    def _publish_scope(
+        self, flush: Flush, scope_id: str, now_ms: int, whole: Collection[TP]
+    ) -> set[TP]:
         """Publish what has changed in a scope, as far as there is room; return the partitions."""
         waiting = [tp for tp in self._to_publish.pop(scope_id) if tp in self.merges]
         publications: list[Publication] = []
         published: set[TP] = set()
         room = PUBLISH_ROWS - flush.kpi_records
         while waiting and room > 0:
-            stage = self.merges[waiting[0]]
-            found = self._publications(stage, scope_id, room)
+            stage, filling = self.merges[waiting[0]], waiting[0] in whole
+            found = self._publications(stage, scope_id, room, filling=filling)
             room -= sum(len(each.changed.rows) for each in found)
             publications += found
             published.add(waiting[0])
-            if room > 0 or not stage.merge.has_changed(scope_id):
+            if room > 0 or not stage.merge.has_changed(scope_id, filling=filling):
                 waiting.pop(0)
         if publications:
             records = self._records[scope_id].records(publications, now_ms)
@@ -358,12 +361,14 @@ class Engine:
             self._to_publish[scope_id] = waiting
         return published
 
-    def _publications(self, stage: MergeStage, scope_id: str, most: int) -> list[Publication]:
+    def _publications(
+        self, stage: MergeStage, scope_id: str, most: int, *, filling: bool
+    ) -> list[Publication]:
         version = self.epoch << VERSION_BITS | stage.position
         as_of_id = stage.partition << VERSION_BITS | stage.position
         return [
             Publication(stage.partition, version, as_of_id, changed)
-            for changed in stage.merge.changed(scope_id, most)
+            for changed in stage.merge.changed(scope_id, most, filling=filling)
         ]
 
     def _write_as_of(self, flush: Flush, stage: MergeStage) -> None:

@@ -253,6 +253,64 @@ def test_the_day_is_that_of_the_zone_over_the_change_of_clocks(last_second, star
     assert {start: 2, start + hours * 3_600_000: 1} == days
 
 
+# -- publication ----------------------------------------------------------------------------------
+
+
+def test_a_hopping_window_that_fills_up_is_published_once_and_then_when_it_is_the_fullest():
+    """That it has begun is told at once; what is repeated is the one that readers look at."""
+    playing = Playing(SECOND)
+
+    def hopping(*events: Event, filling: bool = False) -> dict[str, list[int]]:
+        """Return the starts that are published, in minutes after noon, by queue."""
+        for block in playing.folding.flush({FIRST: [*events]}):
+            playing.merge.apply(block)
+        found: dict[str, list[int]] = {}
+        for changed in playing.merge.changed("queue", filling=filling):
+            if changed.window.kind == "HOPPING":
+                for key in changed.keys:
+                    minute = (changed.segment.start_ms - NOON_MS) // 60_000
+                    found.setdefault(key, []).append(minute)
+        return found
+
+    timeline = [
+        hopping(answered("a", 1)),
+        hopping(answered("b", 2)),
+        hopping(answered("c", 3, queue_id="sales")),
+        hopping(answered("d", 61)),
+        hopping(),
+    ]
+
+    assert [
+        {"billing": [-4, -3, -2, -1, 0]},
+        {"billing": [-4]},
+        {"sales": [-4, -3, -2, -1, 0]},
+        {"billing": [-3, 1]},
+        {},
+    ] == timeline
+    assert [True, False] == [
+        playing.merge.has_changed("queue", filling=filling) for filling in (True, False)
+    ]
+    assert {"billing": [-2, -1, 0]} == hopping(filling=True)
+    assert not playing.merge.has_changed("queue")
+
+
+def test_what_is_final_of_a_hopping_window_goes_out_at_once():
+    """Also of the newest, of which nobody has seen more than its first record."""
+    playing = Playing(SECOND)
+    for taken, advances in (({FIRST: [answered("a", 1)]}, {}), ({}, {FIRST: NOON_MS + 3_600_000})):
+        for block in playing.folding.flush(taken, advances):
+            playing.merge.apply(block)
+        playing.merge.settle()
+        found = [
+            (each.segment.start_ms, each.final)
+            for each in playing.merge.changed("queue", filling=False)
+            if each.window.kind == "HOPPING"
+        ]
+
+    final = frozenset({"interactions"})
+    assert [(NOON_MS + minute * 60_000, final) for minute in (-4, -3, -2, -1, 0)] == found
+
+
 # -- ticks ----------------------------------------------------------------------------------------
 
 OTHERS = tuple(source for source in SOURCES if source != FIRST)

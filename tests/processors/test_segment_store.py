@@ -9,7 +9,7 @@ from processors.segments import Segment
 def _segment(start_ms: int) -> Segment:
     segment = Segment(start_ms, start_ms + 60_000, 1)
     segment.add(np.array([7], np.int32), np.array([[start_ms]]))
-    segment.clean()
+    segment.clean(segment.dirty_rows())
     return segment
 
 

@@ -145,7 +145,7 @@ def test_rows_that_changed_are_dirty_and_others_are_not():
     """A row is dirty from its change until it is published."""
     segment = Segment(0, 60_000, 1)
     segment.add(np.array([4, 2], np.int32), np.array([[1], [1]]))
-    segment.clean()
+    segment.clean(segment.dirty_rows())
     segment.add(np.array([2], np.int32), np.array([[1]]))
 
     assert [2] == segment.codes[segment.dirty_rows()].tolist()

@@ -150,6 +150,20 @@ def test_a_checkpoint_of_one_partition_leaves_the_others_as_they_are():
         assert _keys(flush)
 
 
+def test_windows_that_fill_up_go_out_with_a_checkpoint_and_ask_for_no_flush():
+    """State does not tell what is changed and not yet published; until then they wait."""
+    engine = _engine()
+    flushes = []
+    for before, now_ms in enumerate([10_000, 20_000]):
+        folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
+        flushes.append(engine.flush(_partials(folded, before), now_ms))
+    is_due = engine.is_due(30_000)
+    flushes.append(engine.flush([], 30_000, checkpoint=engine.positions))
+
+    assert not is_due
+    assert [5, 1, 4] == [sum(b"HOPPING" in (k or b"") for k in _keys(each)) for each in flushes]
+
+
 def _keys(flush: Flush) -> list[bytes | None]:
     return [record.key for record in flush.outputs if record.topic == "andon.kpis.v1"]
 
