@@ -25,14 +25,13 @@ from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
 from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
 from processors.rules import Sample as SampleIds
+from processors.segment_store import Frozen, Place, SegmentStore
 from processors.segments import (
     UNKNOWN_TIME,
     AttributeRows,
     HistogramRows,
     Segment,
     head_of,
-    pack,
-    unpack,
 )
 from processors.watermark import BEFORE_ALL_MS, combined
 from processors.windows import window_end, window_starts
@@ -48,7 +47,6 @@ FREEZE_EVERY = 16
 FREEZE_OPENED = 128
 
 SamplesOf = Callable[[tuple[str, ...], str], list[SampleIds]]
-Place = tuple[int, int]  # index of the window in its scope (or PANES), start
 
 
 class ChainBroken(Exception):
@@ -131,86 +129,6 @@ class Changed:
     keys: list[str]
     final: frozenset[str]
     watermark_ms: int | None
-
-
-@dataclass(slots=True)
-class Frozen:
-    """A segment at rest."""
-
-    packed: bytes
-    unsaved: bool
-
-
-@dataclass(slots=True)
-class SegmentStore:
-    """The segments of a scope; those not touched for long are kept packed.
-
-    ``used`` are those touched since somebody last looked which are at rest.
-    """
-
-    hot: dict[Place, Segment] = field(default_factory=dict)
-    cold: dict[Place, Frozen] = field(default_factory=dict)
-    dropped: set[Place] = field(default_factory=set)
-    used: set[Place] = field(default_factory=set)
-
-    def __contains__(self, place: Place) -> bool:
-        return place in self.hot or place in self.cold
-
-    def get(self, place: Place) -> Segment | None:
-        """Return the segment, unpacked, or None."""
-        segment = self.hot.get(place)
-        if segment is None and place in self.cold:
-            frozen = self.cold.pop(place)
-            self.hot[place] = segment = unpack(frozen.packed)
-            segment.unsaved = frozen.unsaved
-        if segment is not None:
-            self.used.add(place)
-        return segment
-
-    def put(self, place: Place, segment: Segment) -> None:
-        """Add a new segment."""
-        self.hot[place] = segment
-        self.used.add(place)
-        self.dropped.discard(place)
-
-    def drop(self, place: Place) -> None:
-        """Forget a segment; the next checkpoint takes it out of the changelog."""
-        self.hot.pop(place, None)
-        self.cold.pop(place, None)
-        self.dropped.add(place)
-
-    def freeze(self, budget: int, changed: Collection[Place]) -> None:
-        """Pack segments not used since the last call until those at rest fit the budget.
-
-        Those with rows to publish are left as they are.
-        """
-        at_rest = self.hot.keys() - self.used - set(changed)
-        self.used.clear()
-        held = sum(self.hot[place].nbytes for place in at_rest)
-        for place in [place for place in self.hot if place in at_rest]:
-            if held <= budget:
-                return
-            segment = self.hot[place]
-            held -= segment.nbytes
-            self.cold[place] = Frozen(pack(segment), segment.unsaved)
-            del self.hot[place]
-
-    def unsaved(self) -> Iterator[tuple[Place, bytes]]:
-        """Yield, packed, the segments that changed since the last checkpoint."""
-        for place, segment in self.hot.items():
-            if segment.unsaved:
-                segment.unsaved = False
-                yield place, pack(segment)
-        for place, frozen in self.cold.items():
-            if frozen.unsaved:
-                frozen.unsaved = False
-                yield place, frozen.packed
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        cold = sum(len(frozen.packed) for frozen in self.cold.values())
-        return cold + sum(segment.nbytes for segment in self.hot.values())
 
 
 @dataclass(slots=True)
@@ -565,7 +483,7 @@ class Merge:
         if self._settled % FREEZE_EVERY == 0 or self._opened >= FREEZE_OPENED:
             self._opened = 0
             for state in self.scopes.values():
-                state.segments.freeze(HOT_BYTES // len(self.scopes), state.changed)
+                state.segments.freeze(HOT_BYTES // len(self.scopes))
         return outcomes
 
     def _make_final(self, state: ScopeState, source: str) -> None:
@@ -574,10 +492,7 @@ class Merge:
             return
         while due and due[0][0] <= watermark:
             _, index, start = heapq.heappop(due)
-            segment = state.segments.get((index, start))
-            if segment is not None and source not in segment.final:
-                segment.final.add(source)
-                segment.touch_all()
+            if state.segments.make_final((index, start), source):
                 state.changed.add((index, start))
 
     # -- publication --------------------------------------------------------------------------
@@ -602,6 +517,7 @@ class Merge:
             (index, start)
             for index, start in state.changed
             if start > newest[index] - windows[index].size_ms + windows[index].hop_ms
+            and (index, start) in hot
             and not hot[index, start].final
         }
 
@@ -623,7 +539,7 @@ class Merge:
         for place in sorted(state.changed):
             if most is not None and count >= most:
                 return
-            segment = state.segments.hot[place]
+            segment = state.segments.look(place)
             if place not in held:
                 rows = segment.dirty_rows()
                 state.changed.discard(place)
@@ -634,7 +550,7 @@ class Merge:
             window = state.scope.windows[place[0]]
             final = frozenset(segment.final)
             yield Changed(state.scope, window, segment, rows, keys, final, watermark)
-            segment.clean(rows)
+            state.segments.clean(place, rows)
             if place not in held and len(final) == len(state.scope.sources):
                 state.segments.drop(place)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,11 +177,10 @@ class Segment:
         slots = self._slots_of(codes)
         self._revised[slots] = True
 
-    def touch_all(self) -> None:
-        """Mark every row as changed."""
+    def touch(self, rows: NDArray[np.intp] | slice) -> None:
+        """Mark rows as changed and not yet published."""
         self._settle()
-        self._dirty[: self._rows] = True
-        self.unsaved = True
+        self._dirty[: self._rows][rows] = True
 
     def clean(self, rows: NDArray[np.intp]) -> None:
         """Mark rows as published, all new ones among them."""
@@ -433,9 +433,8 @@ class Head:
 def pack(segment: Segment) -> bytes:
     """Return a segment as compressed bytes, the form it has in the changelog and at rest.
 
-    What is dirty is not kept: a checkpoint publishes first.
+    What is dirty is not in it: a checkpoint publishes first.
     """
-    head = _dump([segment.start_ms, segment.end_ms, sorted(segment.final)])
     rows = segment.rows
     counts = segment.counts_of(np.arange(rows))
     inner = _dump(
@@ -457,7 +456,10 @@ def pack(segment: Segment) -> bytes:
             counts.tobytes(),
         ]
     )
-    return _LENGTH.pack(len(head)) + head + bytes(cramjam.zstd.compress(body, level=1))
+    return _headed(
+        [segment.start_ms, segment.end_ms, sorted(segment.final)],
+        bytes(cramjam.zstd.compress(body, level=1)),
+    )
 
 
 def head_of(packed: bytes) -> Head:
@@ -465,6 +467,18 @@ def head_of(packed: bytes) -> Head:
     (length,) = _LENGTH.unpack_from(packed)
     start_ms, end_ms, final = json.loads(packed[_LENGTH.size : _LENGTH.size + length])
     return Head(start_ms, end_ms, frozenset(final))
+
+
+def with_final(packed: bytes, final: Collection[str]) -> bytes:
+    """Return the bytes of the same segment with these sources final."""
+    (length,) = _LENGTH.unpack_from(packed)
+    head = head_of(packed)
+    return _headed([head.start_ms, head.end_ms, sorted(final)], packed[_LENGTH.size + length :])
+
+
+def _headed(head: list[Any], body: bytes) -> bytes:
+    dumped = _dump(head)
+    return _LENGTH.pack(len(dumped)) + dumped + body
 
 
 def unpack(packed: bytes) -> Segment:

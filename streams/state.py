@@ -26,8 +26,9 @@ import cramjam
 import numpy as np
 
 from processors.fold import Account, SourceState
-from processors.merge import Link, Merge, Place
+from processors.merge import Link, Merge
 from processors.rules import GroupState, Sample
+from processors.segment_store import Place
 from streams.basis import Basis
 
 #: What the records of a changelog mean. Raise it with every change of that.
