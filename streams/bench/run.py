@@ -11,6 +11,7 @@ from streams.bench.burst import burst
 from streams.bench.endurance import endurance
 from streams.bench.latency import Latency
 from streams.bench.recovery import recovery
+from streams.bench.seen import head_of
 from streams.bench.send import require_load, send_all
 from streams.bench.stage import (
     START_S,
@@ -77,10 +78,13 @@ def _share(stage: Stage, workers: Sequence[Child]) -> bool:
 
 
 def _until_whole(stage: Stage, left: Left, start_s: float) -> Result:
-    """Return the result up to the last record of those scopes that publish most often."""
+    """Return the result up to the last record of the longest windows that are published most often.
+
+    Every event is in one of these; windows that hop and still fill up wait for a checkpoint.
+    """
     least_ms = min(scope.publish_every_ms for scope in stage.scopes)
-    frequent = {scope.id for scope in stage.scopes if scope.publish_every_ms == least_ms}
-    whole_s = max(times[-1] for scope, times in left.published.items() if scope in frequent)
+    frequent = {head_of(scope) for scope in stage.scopes if scope.publish_every_ms == least_ms}
+    whole_s = max(times[-1] for head, times in left.published.items() if head in frequent)
     return stage.result(left, Span(start_s, float(whole_s), left.last_s), stage.events)
 
 

@@ -31,6 +31,18 @@ def head_of(scope: Scope) -> str:
     return f"{scope.id}|{window.kind}:{window.size_ms}"
 
 
+def head_of_key(key: bytes | None) -> str:
+    """Return the head that a KPI record's key tells, scope and window; empty for other keys.
+
+    >>> head_of_key(b"queue|billing|TUMBLING:60000|1767225600000")
+    'queue|TUMBLING:60000'
+    """
+    match (key or b"").decode().split("|"):
+        case scope, _, window, _:
+            return f"{scope}|{window}"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Events:
     """The interactions, a row each; ``names`` has by scope the name each counts under, or null."""
@@ -124,8 +136,7 @@ def read_records(
 def _by_head(messages: Iterable[Message]) -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for message in messages:
-        scope, _, window, _ = (message.key() or b"|||").decode().rsplit("|", 3)
-        found.setdefault(f"{scope}|{window}", []).append(message)
+        found.setdefault(head_of_key(message.key()), []).append(message)
     return found
 
 

@@ -22,6 +22,7 @@ from schemas.client import offset_ranges, read_all
 from schemas.errors import TopicMissing
 from streams.bench.latency import Latency, Reals
 from streams.bench.scenarios import Scenario
+from streams.bench.seen import head_of_key
 from streams.bench.send import Outgoing, outgoing, require_load, send_all
 from streams.bench.watch import ProcessSamples
 from streams.cli.children import Child, Children
@@ -47,8 +48,8 @@ class NotMeasurable(Exception):
 class Result:
     """What a run has shown; latencies are None where none was measured, problems empty if well.
 
-    ``seconds`` is from first event to the last KPI record of the scopes that publish most often, or
-    in a rebuild to the last partials,
+    ``seconds`` is from first event to the last KPI record of the longest windows of the scopes that
+    publish most often, or in a rebuild to the last partials,
     ``seconds_to_last_record`` to that of all. ``cpu_share`` is that of one core over the latter.
     ``latency`` is that from an event to its queue's KPI record, ``latencies`` are all that were
     measured, by what they are of. ``details`` are figures that only this kind of scenario has.
@@ -78,7 +79,7 @@ class Result:
 class Left:
     """What workers that have ended left behind; instants are the wall clock's, in seconds.
 
-    ``published`` has by scope when its KPI records were, in order.
+    ``published`` has by scope and window when their KPI records were, in order.
     """
 
     taken_over_s: Sequence[float]
@@ -222,14 +223,13 @@ class Stage:
     def times_in(
         self, topic: str, since_s: float = 0.0, until_s: float = np.inf
     ) -> dict[str, Reals]:
-        """Return by the keys' scopes when records of a topic were written, in order, in seconds."""
+        """Return by the keys' heads when records of a topic were written, in order, in seconds."""
         found: dict[str, list[float]] = {}
         for messages in read_all(self.client, topic):
             for message in messages:
                 if since_s <= (at_s := message.timestamp()[1] / 1000) < until_s:
-                    scope = (message.key() or b"").partition(b"|")[0].decode()
-                    found.setdefault(scope, []).append(at_s)
-        return {scope: np.sort(np.array(times)) for scope, times in found.items()}
+                    found.setdefault(head_of_key(message.key()), []).append(at_s)
+        return {head: np.sort(np.array(times)) for head, times in found.items()}
 
     # -- what came of it ------------------------------------------------------------------------
 
