@@ -96,17 +96,22 @@ def rebuild(stage: Stage) -> Result:
     stage.finish()
     stage.tell("rebuilding")
     began_s = time.time()
-    rebuilding = stage.children.start("rebuild", "rebuild")
-    log = stage.settings.state_dir / "rebuild" / "worker-0.log"
-    stage.children.wait_until(lambda: bool(logged("worker_started", log)), "worker", START_S)
-    with sampled(int(logged("worker_started", log)[-1]["pid"])) as samples:
+    names = [f"worker-{n}" for n in range(stage.scenario.workers)]
+    rebuilding = stage.children.start("rebuild", "rebuild", "--workers", str(len(names)))
+    logs = [stage.settings.state_dir / "rebuild" / f"{name}.log" for name in names]
+    stage.children.wait_until(
+        lambda: all(logged("worker_started", log) for log in logs), "workers", START_S
+    )
+    with ExitStack() as stack:
+        pids = [int(logged("worker_started", log)[-1]["pid"]) for log in logs]
+        samples = [stack.enter_context(sampled(pid)) for pid in pids]
         stage.finish(rebuilding.name)
-    taken = taken_over(log)
+    taken = sorted(at for log in logs for at in taken_over(log))
     folded_s = max(float(times[-1]) for times in stage.times_in(PARTIALS).values())
     published = stage.times_in(KPIS, since_s=began_s)
     if not published or folded_s <= taken[0]:
-        raise NotMeasurable(f"{log}: nothing was published anew, expected everything")
-    left = Left(taken, [samples], published)
+        raise NotMeasurable(f"{logs[0]}: nothing was published anew, expected everything")
+    left = Left(taken, samples, published)
     return stage.result(left, Span(taken[0], folded_s, left.last_s), stage.events)
 
 

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from streams.bench.prepare import prepare
 from streams.bench.run import plain, run
 from streams.bench.scenarios import Scenario
@@ -59,13 +61,14 @@ def test_a_steady_load_has_latencies_of_the_measured_events_alone(clean_kafka, s
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["p999_ms"] <= figures["max_ms"]
 
 
-def test_a_rebuild_is_measured_from_its_worker_to_its_last_partials(
-    clean_kafka, settings, tmp_path
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_rebuild_is_measured_from_its_workers_to_their_last_partials(
+    clean_kafka, settings, tmp_path, workers
 ):
     """What was published before does not count, and verify agrees with what is published now."""
     mix = {"interaction": 100}
 
-    result = measured(settings, tmp_path, id="c", kind="rebuild", per_hundred=mix)
+    result = measured(settings, tmp_path, id="c", kind="rebuild", per_hundred=mix, workers=workers)
 
     assert ((), None, 1_000) == (result.problems, result.latency, result.events)
     assert 0 < result.seconds <= result.seconds_to_last_record
