@@ -25,7 +25,7 @@ DIGESTS = {
     "steady-10000": "5d3b0c94bde014fe",
     "steady-1000": "5d3b0c94bde014fe",
     "whole-rebuild": "1931dc96eb0d9ce8",
-    "whole-rebuild-workers-2": "1931dc96eb0d9ce8",
+    "whole-rebuild-2": "1931dc96eb0d9ce8",
     "whole-steady-10000": "7fe0bf605da98a72",
     "whole-steady-1000": "f006a00da920f14e",
     "burst-3x": "e486ef47bad1e9b1",

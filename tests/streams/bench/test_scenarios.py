@@ -83,7 +83,7 @@ def test_what_takes_long_is_not_run_unasked():
 
     assert [
         *("reference-catch-up", "whole-catch-up", "steady-10000", "steady-1000", "whole-rebuild"),
-        *("whole-rebuild-workers-2", "whole-steady-10000", "whole-steady-1000"),
+        *("whole-rebuild-2", "whole-steady-10000", "whole-steady-1000"),
     ] == standard
 
 
