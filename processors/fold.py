@@ -13,8 +13,9 @@ they knew: what is on time now was on time before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import gcd
 from typing import Literal
 
@@ -26,6 +27,7 @@ from processors import histogram
 from processors.dedupe import BUCKET_MS, SeenIds, hash_ids
 from processors.keys import KEY_SEPARATOR
 from processors.kpis import Measure, Registry, Sample, Scope
+from processors.segments import UNKNOWN_TIME
 from processors.versions import Earlier, KeptVersions
 from processors.watermark import BEFORE_ALL_MS, Lateness, expired, running_watermarks
 from processors.windows import ZONE_STEP_MS
@@ -36,6 +38,9 @@ WATERMARK = "_watermark"
 #: Column of the events of a restatable topic: 1 for one that counts, -1 for the version that it
 #: takes back, 0 for those that were taken back before. Without the column all count.
 WEIGHT = "_weight"
+
+#: Stands for the pane of events that came too late for rules: before any pane.
+NO_PANE = int(np.iinfo(np.int64).min)
 
 SectionKind = Literal["sums", "histogram", "samples"]
 
@@ -155,24 +160,64 @@ def with_earlier(
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Rows that partials of one source and scope carry.
+    """Rows of one kind that partials of one source carry, those of a scope one after the other.
 
-    ``rows`` has the key columns joined as ``key`` and ``pane`` (start, by count time); ``rule`` is
-    the start of the pane by event time if the event was on time for it, else null, as it is in all
-    histograms. Beside these:
-    sums have a column per measure; histograms ``measure``, ``bucket``, ``count``; samples
-    ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``, ``count``. What is taken back
-    counts below zero, and attributes are not taken back.
+    ``scopes`` says in their order of which scope how many rows are. ``rows`` has the key columns
+    joined as ``key``; ``pane`` (start, by count time); and but for histograms ``rule``, the start
+    of the pane by event time if the event was on time for it, else :data:`NO_PANE`.
+    Beside these:
+    sums have ``values``, what is added to each of the measures ``names``, and those of scopes with
+    attributes ``attribute`` and ``attribute_time``, UNKNOWN_TIME where none is known;
+    histograms ``place`` (bucket, counted on through the measures ``names``) and ``count``;
+    samples ``sample``, ``event_time``, ``interaction_id``, ``evaluation_id``, ``count``.
+    What is taken back counts below zero, and attributes are not taken back.
     """
 
     source: str
-    scope: str
     kind: SectionKind
+    names: tuple[str, ...]
+    scopes: tuple[tuple[str, int], ...]
     rows: pl.DataFrame
+
+    @property
+    def parts(self) -> list[tuple[str, slice]]:
+        """Each scope, and where its rows are."""
+        ends = accumulate(count for _, count in self.scopes)
+        pairs = zip(self.scopes, ends, strict=True)
+        return [(scope, slice(end - count, end)) for (scope, count), end in pairs]
+
+
+Grouping = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 @dataclass(frozen=True, slots=True)
-class ScopePlan:
+class Query:
+    """Groups prepared events for one scope; ``names`` are the columns of measures in the result."""
+
+    scope: str
+    kind: SectionKind
+    names: tuple[str, ...]
+    grouping: Grouping
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPlan:
+    """All that folding the events of one source takes, worked out once.
+
+    ``values`` are the columns of its measures, ``queries`` what is asked of them; each without and
+    with the weights of events.
+    """
+
+    source: str
+    registry: Registry
+    values: Mapping[bool, list[pl.Expr]]
+    queries: Mapping[bool, list[Query]]
+    sums: tuple[str, ...]
+    histograms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _ScopePlan:
     """How the events of a source are grouped for one scope.
 
     ``pane_ms`` is the grid that sums are counted on, ``window_pane_ms`` the coarsest one of
@@ -184,16 +229,6 @@ class ScopePlan:
     window_pane_ms: int
     feeds_rules: bool
     samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FoldPlan:
-    """All that folding the events of one source takes, worked out once."""
-
-    source: str
-    registry: Registry
-    measures: tuple[Measure, ...]
-    scopes: tuple[ScopePlan, ...]
 
 
 def plan_fold(
@@ -208,12 +243,27 @@ def plan_fold(
     that rules quote as evidence.
     """
     measures = tuple(m for m in registry.measures.values() if m.source == source)
-    scopes = tuple(
+    scopes = [
         _plan_scope(registry, source, scope, scope.id in rule_scopes, samples)
         for scope in registry.scopes
         if source in scope.sources and (scope.windows or scope.id in rule_scopes)
+    ]
+    by_kind = {
+        kind: tuple(m.id for m in measures if (m.aggregate == "histogram") is kind)
+        for kind in (False, True)
+    }
+    weights = {False: None, True: pl.col(WEIGHT)}
+    return FoldPlan(
+        source,
+        registry,
+        {w: [_value(m, weight) for m in measures] for w, weight in weights.items()},
+        {
+            w: [q for scope in scopes for q in _queries(measures, by_kind[True], scope, weight)]
+            for w, weight in weights.items()
+        },
+        by_kind[False],
+        by_kind[True],
     )
-    return FoldPlan(source, registry, measures, scopes)
 
 
 def _plan_scope(
@@ -222,7 +272,7 @@ def _plan_scope(
     scope: Scope,
     feeds_rules: bool,
     samples: frozenset[tuple[str, str]],
-) -> ScopePlan:
+) -> _ScopePlan:
     window_pane_ms = gcd(ZONE_STEP_MS, *(window.hop_ms for window in scope.windows))
     quoted = tuple(
         sample
@@ -230,7 +280,7 @@ def _plan_scope(
         if sample.source == source and (scope.id, sample.id) in samples
     )
     pane_ms = scope.pane_ms if feeds_rules else window_pane_ms
-    return ScopePlan(scope, pane_ms, window_pane_ms, feeds_rules, quoted)
+    return _ScopePlan(scope, pane_ms, window_pane_ms, feeds_rules, quoted)
 
 
 def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
@@ -239,65 +289,98 @@ def fold(plan: FoldPlan, events: pl.DataFrame) -> list[Section]:
     ``events`` has the columns of the source's contract, :data:`WATERMARK`, and :data:`WEIGHT` if
     the topic is restatable.
     """
-    if not len(events) or not plan.scopes:
+    is_weighted = WEIGHT in events.columns
+    queries = plan.queries[is_weighted]
+    if not len(events) or not queries:
         return []
-    weight = pl.col(WEIGHT) if WEIGHT in events.columns else None
-    prepared = plan.registry.prepare(plan.source, events).with_columns(
-        _value(measure, weight).alias(measure.id) for measure in plan.measures
-    )
+    prepared = plan.registry.prepare(plan.source, events).with_columns(plan.values[is_weighted])
     if not len(prepared):
         return []
-    count = (pl.len().cast(pl.Int64) if weight is None else weight.sum()).alias("count")
     lazy = prepared.lazy()
-    queries = [query for scope in plan.scopes for query in _queries(plan, scope, lazy, count)]
     engine: Literal["in-memory", "auto"] = "in-memory" if len(prepared) <= FEW_EVENTS else "auto"
-    frames = pl.collect_all([query for _, _, query in queries], engine=engine)
-    return [
-        Section(plan.source, scope.id, kind, rows)
-        for (scope, kind, _), rows in zip(queries, frames, strict=True)
-        if len(rows)
-    ]
+    frames = pl.collect_all([query.grouping(lazy) for query in queries], engine=engine)
+    # Those of the same columns go together: what a section costs hardly depends on its rows.
+    alike: dict[tuple[SectionKind, bool], list[tuple[Query, pl.DataFrame]]] = {}
+    for query, rows in zip(queries, frames, strict=True):
+        if len(rows):
+            alike.setdefault((query.kind, "attribute" in rows.columns), []).append((query, rows))
+    return [_section(plan, kind, found) for (kind, _), found in alike.items()]
+
+
+def _section(
+    plan: FoldPlan, kind: SectionKind, found: Sequence[tuple[Query, pl.DataFrame]]
+) -> Section:
+    scopes = tuple((query.scope, len(rows)) for query, rows in found)
+    names = plan.histograms if kind == "histogram" else ()
+    columns = _joined([rows for _, rows in found], found[0][0].names)
+    if kind == "sums":
+        names, values = plan.sums, np.zeros((len(columns[0]), len(plan.sums)), np.int64)
+        start = 0
+        for query, rows in found:
+            for name in query.names:
+                values[start : start + len(rows), names.index(name)] = rows[name].to_numpy()
+            start += len(rows)
+        columns.append(pl.Series("values", values))
+    return Section(plan.source, kind, names, scopes, pl.DataFrame(columns))
+
+
+def _joined(frames: Sequence[pl.DataFrame], without: Sequence[str]) -> list[pl.Series]:
+    """Return the columns of frames, one below the other, but for some of the first one's."""
+    names = [name for name in frames[0].columns if name not in without]
+    # Of frames it would cost more than of single columns, however few rows there are.
+    return [pl.concat([frame.get_column(name) for frame in frames]) for name in names]
 
 
 def _value(measure: Measure, weight: pl.Expr | None) -> pl.Expr:
     if measure.aggregate == "histogram":
-        return histogram.bucket_expression(measure.expression)
-    return measure.expression if weight is None else measure.expression * weight
-
-
-_Query = tuple[Scope, SectionKind, pl.LazyFrame]
+        value = histogram.bucket_expression(measure.expression)
+    else:
+        value = measure.expression if weight is None else measure.expression * weight
+    return value.alias(measure.id)
 
 
 def _queries(
-    plan: FoldPlan, scope: ScopePlan, events: pl.LazyFrame, count: pl.Expr
-) -> list[_Query]:
-    queries: list[_Query] = []
-    sums = set(scope.scope.sums)
-    for count_time in sorted({measure.count_time for measure in plan.measures}):
-        counted = [m for m in plan.measures if m.count_time == count_time]
-        grouped = events.group_by(_group_columns(scope, count_time))
-        names = [m.id for m in counted if m.id in sums]
+    measures: Sequence[Measure],
+    histograms: tuple[str, ...],
+    scope: _ScopePlan,
+    weight: pl.Expr | None,
+) -> list[Query]:
+    count = (pl.len().cast(pl.Int64) if weight is None else weight.sum()).alias("count")
+    queries: list[Query] = []
+    for count_time in sorted({measure.count_time for measure in measures}):
+        counted = [m for m in measures if m.count_time == count_time]
+        names = tuple(m.id for m in counted if m.id in scope.scope.sums)
         if names:
-            query = grouped.agg(pl.col(names).sum(), *_attribute_time(scope.scope))
-            queries.append((scope.scope, "sums", query.select(*_keyed(scope.scope), *names)))
+            grouping = _sums(scope, count_time, names)
+            queries.append(Query(scope.scope.id, "sums", names, grouping))
         queries.extend(
-            (scope.scope, "histogram", _histogram(scope, measure, events, count))
+            Query(
+                scope.scope.id,
+                "histogram",
+                (),
+                _histogram(scope, measure, histograms.index(measure.id), count),
+            )
             for measure in counted
             if measure.id in scope.scope.histograms
         )
     queries.extend(
-        (scope.scope, "samples", _samples(scope, sample, events, count)) for sample in scope.samples
+        Query(scope.scope.id, "samples", (), _samples(scope, sample, count))
+        for sample in scope.samples
     )
     return queries
 
 
-def _group_columns(scope: ScopePlan, count_time: str) -> list[pl.Expr]:
+def _sums(scope: _ScopePlan, count_time: str, names: tuple[str, ...]) -> Grouping:
     # Attributes hardly ever change: a row for each of them costs less than to look for the newest.
     attributes = map(pl.col, scope.scope.attributes)
-    return [*_key_columns(scope), *attributes, _pane(count_time, scope.pane_ms), _rule_pane(scope)]
+    by = [*_key_columns(scope), *attributes, _pane(count_time, scope.pane_ms), _rule_pane(scope)]
+    added = [pl.col(names).sum(), *_attribute_time(scope.scope)]
+    shown = [_key(scope.scope), pl.col("pane"), pl.col("rule"), *_attributes(scope.scope)]
+    shown.append(pl.col(names))
+    return lambda events: events.group_by(by).agg(added).select(shown)
 
 
-def _key_columns(scope: ScopePlan) -> list[pl.Expr]:
+def _key_columns(scope: _ScopePlan) -> list[pl.Expr]:
     return [pl.col(name).fill_null("") for name in scope.scope.key]
 
 
@@ -306,16 +389,13 @@ def _pane(count_time: str, pane_ms: int) -> pl.Expr:
     return (counted - counted % pane_ms).alias("pane")
 
 
-def _rule_pane(scope: ScopePlan) -> pl.Expr:
+def _rule_pane(scope: _ScopePlan) -> pl.Expr:
+    nowhere = pl.lit(NO_PANE, pl.Int64)
     if not scope.feeds_rules:
-        return pl.lit(None, pl.Int64).alias("rule")
+        return nowhere.alias("rule")
     start = pl.col("event_time") - pl.col("event_time") % scope.pane_ms
     on_time = pl.col(WATERMARK) < start + scope.pane_ms
-    return pl.when(on_time).then(start).alias("rule")
-
-
-def _keyed(scope: Scope) -> list[pl.Expr]:
-    return [_key(scope), pl.col("pane"), pl.col("rule"), *_attributes(scope)]
+    return pl.when(on_time).then(start).otherwise(nowhere).alias("rule")
 
 
 def _key(scope: Scope) -> pl.Expr:
@@ -330,38 +410,27 @@ def _attribute_time(scope: Scope) -> list[pl.Expr]:
 
 
 def _attributes(scope: Scope) -> list[pl.Expr]:
-    """The attributes of a group and their time, both null where none is known."""
+    """The attributes of a group and their time."""
     if not scope.attributes:
         return []
-    known = pl.when(pl.any_horizontal(pl.col(name).is_not_null() for name in scope.attributes))
+    is_known = pl.any_horizontal(pl.col(name).is_not_null() for name in scope.attributes)
     joined = pl.concat_str(
         [pl.col(name).fill_null("") for name in scope.attributes], separator=KEY_SEPARATOR
     )
-    return [known.then(joined).alias("attribute"), known.then("attribute_time")]
+    time = pl.when(is_known).then("attribute_time").otherwise(pl.lit(UNKNOWN_TIME, pl.Int64))
+    return [joined.alias("attribute"), time.alias("attribute_time")]
 
 
-def _histogram(
-    scope: ScopePlan, measure: Measure, events: pl.LazyFrame, count: pl.Expr
-) -> pl.LazyFrame:
+def _histogram(scope: _ScopePlan, measure: Measure, number: int, count: pl.Expr) -> Grouping:
     # Rules do not read histograms, so these need no more panes than windows have.
-    grouped = events.filter(pl.col(measure.id).is_not_null()).group_by(
-        *_key_columns(scope),
-        _pane(measure.count_time, scope.window_pane_ms),
-        pl.col(measure.id).alias("bucket"),
-    )
-    return grouped.agg(count).select(
-        _key(scope.scope),
-        "pane",
-        pl.lit(None, pl.Int64).alias("rule"),
-        pl.lit(measure.id).alias("measure"),
-        "bucket",
-        "count",
-    )
+    is_counted = pl.col(measure.id).is_not_null()
+    place = (pl.col(measure.id) + number * histogram.BUCKETS).alias("place")
+    by = [*_key_columns(scope), _pane(measure.count_time, scope.window_pane_ms), place]
+    shown = [_key(scope.scope), pl.col("pane"), pl.col("place"), pl.col("count")]
+    return lambda events: events.filter(is_counted).group_by(by).agg(count).select(shown)
 
 
-def _samples(
-    scope: ScopePlan, sample: Sample, events: pl.LazyFrame, count: pl.Expr
-) -> pl.LazyFrame:
+def _samples(scope: _ScopePlan, sample: Sample, count: pl.Expr) -> Grouping:
     """The newest ids of each key and pane; rows that rules cannot see are left out.
 
     Ids that were taken back keep their place among the newest: what is among the newest of all
@@ -374,22 +443,24 @@ def _samples(
         evaluation.cast(pl.String).alias("evaluation_id"),
     ]
     names = [column.meta.output_name() for column in ids]
-    newest = (
+    by = [*_key_columns(scope), _rule_pane(scope), *ids]
+    is_seen = pl.col("rule") != NO_PANE
+    shown = [
+        _key(scope.scope),
+        pl.col("rule").alias("pane"),
+        pl.col("rule"),
+        pl.lit(sample.id).alias("sample"),
+        *map(pl.col, (*names, "count")),
+    ]
+    return lambda events: (
         events.filter(sample.expression)
-        .group_by(*_key_columns(scope), _rule_pane(scope), *ids)
+        .group_by(by)
         .agg(count)
-        .filter(pl.col("rule").is_not_null())
+        .filter(is_seen)
         .sort(*names, descending=[True, False, False])
         .group_by(*scope.scope.key, "rule", maintain_order=True)
         .head(sample.keep)
-    )
-    return newest.select(
-        _key(scope.scope),
-        pl.col("rule").alias("pane"),
-        "rule",
-        pl.lit(sample.id).alias("sample"),
-        *names,
-        "count",
+        .select(shown)
     )
 
 

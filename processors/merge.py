@@ -10,16 +10,16 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from math import gcd
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from processors.fold import Section
+from processors.fold import NO_PANE, Section
 from processors.histogram import BUCKETS
 from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
@@ -27,10 +27,10 @@ from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed
 from processors.rules import Sample as SampleIds
 from processors.segment_store import Frozen, Place, SegmentStore
 from processors.segments import (
-    UNKNOWN_TIME,
     AttributeRows,
     HistogramRows,
     Segment,
+    SumRows,
     head_of,
 )
 from processors.watermark import BEFORE_ALL_MS, combined
@@ -197,58 +197,64 @@ class GroupRuntime:
     next_tick_ms: int | None = None
 
 
-#: Before any pane: the start where there is none.
-_NEVER = np.iinfo(np.int64).min
-
 Outcome = Firing | Suppressed
-Chosen = NDArray[np.intp] | None  # None: all rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SumAddition:
-    """Sums of a section as arrays, to be added to the windows that its panes lie in."""
+    """Sums of one scope, to be added to windows and panes; equal codes stand side by side.
+
+    ``attributes`` are those of the rows with their times, empty in a scope that has none.
+    """
 
     codes: NDArray[np.int32]
     values: NDArray[np.int64]
-    attributes: AttributeRows | None
+    attributes: tuple[NDArray[Any], ...]
 
-    def codes_of(self, chosen: Chosen) -> NDArray[np.int32]:
-        """Return the codes of the chosen rows."""
-        return self.codes if chosen is None else self.codes[chosen]
+    def some(self, chosen: NDArray[np.intp]) -> SumAddition:
+        """Return the chosen rows, in the order that they have."""
+        attributes = tuple(column[chosen] for column in self.attributes)
+        return SumAddition(self.codes[chosen], self.values[chosen], attributes)
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> None:
-        """Add the chosen rows."""
-        segment.add(self.codes_of(chosen), self.values if chosen is None else self.values[chosen])
-        if self.attributes is not None:
-            segment.note_attributes(_some(self.attributes, chosen))
+    def add_to(self, segment: Segment) -> None:
+        """Add all rows."""
+        segment.add(self._sums)
+        if self._newest is not None:
+            segment.note_attributes(self._newest)
+
+    @cached_property
+    def _sums(self) -> SumRows:
+        return SumRows.of(self.codes, self.values)
+
+    @cached_property
+    def _newest(self) -> AttributeRows | None:
+        return AttributeRows.of(self.codes, *self.attributes) if self.attributes else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HistogramAddition:
-    """Counts of a section as arrays, to be added to the windows that its panes lie in."""
+    """Counts of one scope, which has so many histograms, to be added to windows."""
 
-    rows: HistogramRows
+    codes: NDArray[np.int32]
+    places: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    histograms: int
 
-    def codes_of(self, chosen: Chosen) -> NDArray[np.int32]:
-        """Return the codes of the chosen rows."""
-        return self.rows.codes if chosen is None else self.rows.codes[chosen]
+    def some(self, chosen: NDArray[np.intp]) -> HistogramAddition:
+        """Return the chosen rows."""
+        codes, places, counts = self.codes[chosen], self.places[chosen], self.counts[chosen]
+        return HistogramAddition(codes, places, counts, self.histograms)
 
-    def add_to(self, segment: Segment, chosen: Chosen) -> None:
-        """Add the chosen rows."""
-        segment.add_histograms(_some(self.rows, chosen))
+    def add_to(self, segment: Segment) -> None:
+        """Add all rows."""
+        segment.add_histograms(self._rows)
 
-
-_Columns = TypeVar("_Columns", HistogramRows, AttributeRows)
-
-
-def _some(rows: _Columns, chosen: Chosen) -> _Columns:
-    """Return the chosen rows, in the order that they have."""
-    if chosen is None:
-        return rows
-    return type(rows)(*(getattr(rows, field.name)[chosen] for field in fields(rows)))
+    @cached_property
+    def _rows(self) -> HistogramRows:
+        return HistogramRows.of(self.codes, self.places, self.counts, self.histograms)
 
 
-Rows = SumAddition | HistogramAddition
+Addition = SumAddition | HistogramAddition
 
 
 class Merge:
@@ -351,34 +357,43 @@ class Merge:
     # -- sums ---------------------------------------------------------------------------------
 
     def _add(self, section: Section) -> None:
-        state = self.scopes[section.scope]
-        codes = state.codes_of(section.rows.get_column("key").to_list())
+        keys = section.rows.get_column("key").to_list()
+        parts = [(self.scopes[scope], part) for scope, part in section.parts]
+        codes = [state.codes_of(keys[part]) for state, part in parts]
         if section.kind == "samples":
-            self._add_samples(state, section.source, section.rows, codes)
+            for (state, part), own_codes in zip(parts, codes, strict=True):
+                self._add_samples(state, section.source, section.rows[part], own_codes)
             return
-        order = np.argsort(codes, kind="stable")
-        rows = _rows_of(state.scope, section, codes, order)
-        panes, which = _distinct(section.rows.get_column("pane").to_numpy()[order])
+        columns = _InOrder.of(section.rows, codes)
+        for state, part in parts:
+            own = columns.part(part)
+            if section.kind == "histogram":
+                counts = own.counts(state.scope, section.names)
+                self._add_windows(state, section.source, counts, own["pane"])
+                continue
+            sums = own.sums(state.scope, section.names)
+            self._add_windows(state, section.source, sums, own["pane"])
+            if section.source in self._reading[state.scope.id]:
+                self._add_panes(state, section.source, sums, own["rule"])
+
+    def _add_windows(
+        self, state: ScopeState, source: str, rows: Addition, panes: NDArray[np.int64]
+    ) -> None:
+        panes, which = _distinct(panes)
         windows, zone = state.scope.windows, self.plan.registry.zone
         for place, own in _places_of(panes.tobytes(), windows, zone):
-            chosen = None if own is None else np.flatnonzero(own[which])
-            self._add_window(state, section.source, place, rows, chosen)
-        if section.kind == "sums" and section.source in self._reading[section.scope]:
-            self._add_panes(
-                state, section.source, rows, _filled(section.rows, "rule", _NEVER)[order]
-            )
+            some = rows if own is None else rows.some(np.flatnonzero(own[which]))
+            self._add_window(state, source, place, some)
 
-    def _add_window(
-        self, state: ScopeState, source: str, place: Place, rows: Rows, chosen: Chosen
-    ) -> None:
+    def _add_window(self, state: ScopeState, source: str, place: Place, rows: Addition) -> None:
         segment = state.segments.get(place) or self._open(state, place)
         if segment is None:
-            self.too_late += len(rows.codes_of(chosen))
+            self.too_late += len(rows.codes)
             return
-        rows.add_to(segment, chosen)
+        rows.add_to(segment)
         state.changed.add(place)
         if source in segment.final:
-            segment.revise(rows.codes_of(chosen))
+            segment.revise(rows.codes)
 
     def _open(self, state: ScopeState, place: Place) -> Segment | None:
         """Make the segment of a window; None if the window is over for good."""
@@ -411,18 +426,18 @@ class Merge:
         )
 
     def _add_panes(
-        self, state: ScopeState, source: str, rows: Rows, panes: NDArray[np.int64]
+        self, state: ScopeState, source: str, rows: SumAddition, panes: NDArray[np.int64]
     ) -> None:
-        kept = np.flatnonzero(panes >= max(self._ticked(state, source), _NEVER + 1))
-        starts = panes[kept] - panes[kept] % state.pane_ms
-        distinct, which = _distinct(starts)
-        for number, start in enumerate(distinct.tolist()):
-            chosen = None if len(distinct) == 1 else np.flatnonzero(which == number)
+        starts = panes - panes % state.pane_ms
+        is_kept = panes >= max(self._ticked(state, source), NO_PANE + 1)
+        for start in np.unique(starts[is_kept]).tolist():
+            is_own = is_kept & (starts == start)
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
                 state.segments.put((PANES, start), segment)
-            rows.add_to(segment, kept if chosen is None else kept[chosen])
+            own = rows if is_own.all() else rows.some(np.flatnonzero(is_own))
+            own.add_to(segment)
 
     def _add_samples(
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
@@ -644,7 +659,7 @@ class Merge:
         for start in range(start_ms, end_ms, state.pane_ms):
             pane = state.segments.get((PANES, start))
             if pane is not None and pane.rows:
-                runtime.running.add(pane.codes, pane.sums * (sign * runtime.own))
+                runtime.running.add(SumRows(pane.codes, pane.sums * (sign * runtime.own)))
 
     def _samples(self, state: ScopeState, start_ms: int, end_ms: int) -> SamplesOf:
         found: dict[tuple[int, str], Counter[SampleIds]] = {}
@@ -763,30 +778,60 @@ def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
     return np.unique(values, return_inverse=True)
 
 
-def _filled(rows: pl.DataFrame, name: str, null: int) -> NDArray[np.int64]:
-    column = rows.get_column(name)
-    if not column.null_count():
-        return np.asarray(column.to_numpy())
-    # Each expression over a series costs as much as thousands of its rows.
-    return np.asarray(column.to_arrow().fill_null(null))
+class _InOrder:
+    """Columns of a section's rows, those of each scope in the order of their keys' codes."""
+
+    def __init__(self, codes: NDArray[np.int32], columns: Mapping[str, NDArray[Any]]) -> None:
+        self.codes = codes
+        self._columns = columns
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, codes: Sequence[NDArray[np.int32]]) -> _InOrder:
+        """Arrange rows; ``codes`` are those of their keys, by scope."""
+        known = np.concatenate(codes)
+        scopes = np.repeat(np.arange(len(codes)), [len(own) for own in codes])
+        order = np.argsort(scopes << 32 | known, kind="stable")
+        columns = (rows.get_column(name) for name in rows.columns if name != "key")
+        return cls(known[order], {c.name: _array(c)[order] for c in columns})
+
+    def part(self, part: slice) -> _InOrder:
+        """Return some rows, those of a scope."""
+        return _InOrder(self.codes[part], {n: column[part] for n, column in self._columns.items()})
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._columns[name]
+
+    def sums(self, scope: Scope, names: tuple[str, ...]) -> SumAddition:
+        """Return what is added to the sums of the scope; ``names`` are those in the section."""
+        values = np.zeros((len(self.codes), len(scope.sums)), np.int64)
+        own, theirs = _shared(scope.sums, names)
+        values[:, own] = self["values"][:, theirs]
+        named = ("attribute_time", "attribute") if scope.attributes else ()
+        return SumAddition(self.codes, values, tuple(self[name] for name in named))
+
+    def counts(self, scope: Scope, names: tuple[str, ...]) -> HistogramAddition:
+        """Return what is added to the histograms of the scope."""
+        places = self["place"]
+        if names != scope.histograms:
+            places = places + _shifts(scope.histograms, names)[places // BUCKETS]
+        return HistogramAddition(self.codes, places, self["count"], len(scope.histograms))
 
 
-def _rows_of(
-    scope: Scope, section: Section, codes: NDArray[np.int32], order: NDArray[np.intp]
-) -> Rows:
-    rows, codes = section.rows, codes[order]
-    if section.kind == "histogram":
-        first = scope.histograms.index(rows.item(0, "measure")) * BUCKETS
-        places = rows.get_column("bucket").to_numpy()[order] + first
-        counts = rows.get_column("count").to_numpy()[order]
-        return HistogramAddition(HistogramRows(codes, places, counts))
-    values = np.zeros((len(rows), len(scope.sums)), np.int64)
-    for column in rows.get_columns():
-        if column.name in scope.sums:
-            values[:, scope.sums.index(column.name)] = column.to_numpy()
-    values = values[order]
-    if "attribute" not in rows.columns:
-        return SumAddition(codes, values, None)
-    times = _filled(rows, "attribute_time", UNKNOWN_TIME)[order]
-    attributes = np.array(rows.get_column("attribute").to_list(), np.object_)[order]
-    return SumAddition(codes, values, AttributeRows(codes, times, attributes))
+def _array(column: pl.Series) -> NDArray[Any]:
+    if column.dtype == pl.String:
+        return np.array(column.to_list(), np.object_)
+    return np.asarray(column.to_numpy())
+
+
+@lru_cache
+def _shared(own: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Return the places of names that both have, in each of them."""
+    both = [name for name in theirs if name in own]
+    return [own.index(name) for name in both], [theirs.index(name) for name in both]
+
+
+@lru_cache
+def _shifts(own: tuple[str, ...], theirs: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return how far the places of each of their histograms are from those of the same of ours."""
+    places = [own.index(name) - place if name in own else 0 for place, name in enumerate(theirs)]
+    return np.array(places, np.int64) * BUCKETS

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from processors.histogram import BUCKETS, Stretches
 
 Codes = NDArray[np.int32]
-Slots = NDArray[np.intp]
+Slots = NDArray[np.int32]
 Sums = NDArray[np.int64]
 Names = NDArray[np.object_]
 
@@ -32,29 +32,71 @@ UNKNOWN_TIME = -(2**62)
 
 _TRUE = np.ones(1, np.bool_)
 
-#: Rows that may wait to be added to a segment, however few it has.
-MOST_WAITING = 4_096
+
+# What is added is arranged once, for all the segments that it is added to.
+
+
+@dataclass(frozen=True, slots=True)
+class SumRows:
+    """Sums by key code: parallel arrays, ``values`` [rows, width], no code twice."""
+
+    codes: Codes
+    values: Sums
+
+    @classmethod
+    def of(cls, codes: Codes, values: Sums) -> SumRows:
+        """Add up the rows of each code, which stand side by side."""
+        is_first = np.concatenate([_TRUE, codes[1:] != codes[:-1]])[: len(codes)]
+        if is_first.all():
+            return cls(codes, values)
+        firsts = np.flatnonzero(is_first)
+        return cls(codes[firsts], np.add.reduceat(values, firsts, axis=0))
 
 
 @dataclass(frozen=True, slots=True)
 class HistogramRows:
-    """Counts per bucket: parallel arrays of key code, place and count.
+    """Counts per bucket: ``counts`` of the ascending ``numbers``, none twice, of all ``codes``.
 
-    The place of a bucket is its number, counted on through all histograms of the scope.
+    The number of a key's bucket is code * histograms * BUCKETS + place, its place that of the
+    bucket, counted on through all histograms of the scope.
     """
 
     codes: Codes
-    places: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, codes: Codes, places: NDArray[np.int64], counts: NDArray[np.int64], histograms: int
+    ) -> HistogramRows:
+        """Arrange parallel arrays of key code, place and count, in any order."""
+        numbers, counts = _summed(codes.astype(np.int64) * (histograms * BUCKETS) + places, counts)
+        return cls(np.unique(codes), numbers, counts)
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeRows:
-    """Attributes by key code, in any order; times may be UNKNOWN_TIME."""
+    """Attributes by key code, no code twice."""
 
     codes: Codes
     times: NDArray[np.int64]
     values: Names
+
+    @classmethod
+    def of(cls, codes: Codes, times: NDArray[np.int64], values: Names) -> AttributeRows:
+        """Keep the newest of each code, of two at one instant the greater; in any order.
+
+        Those whose time is UNKNOWN_TIME say nothing.
+        """
+        order = np.lexsort((times, codes))
+        order = order[times[order] != UNKNOWN_TIME]
+        codes, times, values = codes[order], times[order], values[order]
+        is_same = (codes[1:] == codes[:-1]) & (times[1:] == times[:-1])
+        if is_same.any():
+            pairs = sorted(zip(codes.tolist(), times.tolist(), values.tolist(), strict=True))
+            values = np.array([value for *_, value in pairs], np.object_)
+        newest = np.flatnonzero(np.concatenate([codes[1:] != codes[:-1], _TRUE])[: len(codes)])
+        return cls(codes[newest], times[newest], values[newest])
 
 
 class Tallies:
@@ -69,7 +111,7 @@ class Tallies:
         self._added: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def add(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        """Add counts; numbers come in any order, and any number of times."""
+        """Add counts of numbers in ascending order, none twice."""
         self._added.append((numbers, counts))
 
     def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,9 +121,11 @@ class Tallies:
         return self._numbers, self._counts
 
     def _settle(self) -> None:
-        numbers, counts = (np.concatenate(each) for each in zip(*self._added, strict=True))
+        numbers, counts = self._added[0]
+        if len(self._added) > 1:
+            several = (np.concatenate(each) for each in zip(*self._added, strict=True))
+            numbers, counts = _summed(*several)
         self._added = []
-        numbers, counts = _summed(numbers, counts)
         if not len(self._numbers):
             self._numbers, self._counts = numbers, counts
             return
@@ -103,26 +147,20 @@ class Segment:
     """Rows of one scope in ``[start_ms, end_ms)``.
 
     ``revised`` marks rows that changed when their source was final, ``final`` names the sources
-    that are. ``unsaved`` tells that a checkpoint has to write it. What is added is looked at when
-    somebody reads, or when it has become as much as there is: adding up ten rows or a thousand
-    costs nearly the same.
+    that are. ``unsaved`` tells that a checkpoint has to write it.
     """
 
     __slots__ = (
-        "_added",
         "_attribute_times",
         "_attributes",
         "_codes",
-        "_counted",
         "_dirty",
-        "_noted",
         "_revised",
         "_rows",
         "_slots",
         "_sums",
         "_tallies",
         "_told",
-        "_waiting",
         "end_ms",
         "final",
         "histograms",
@@ -147,39 +185,46 @@ class Segment:
         # By code; -1 where there is no row.
         self._slots: NDArray[np.int32] = np.empty(0, np.int32)
         self._tallies = Tallies(np.empty(0, np.int64), np.empty(0, np.int64))
-        self._added: list[tuple[Codes, Sums]] = []
-        self._counted: list[Codes] = []
-        self._noted: list[AttributeRows] = []
-        self._waiting = 0
 
     # -- adding -------------------------------------------------------------------------------
 
-    def add(self, codes: Codes, values: Sums) -> None:
-        """Add ``values`` [n, width] to the keys' rows; equal codes stand side by side."""
-        self._added.append((codes, values))
-        self._wait(len(codes))
+    def add(self, added: SumRows) -> None:
+        """Add sums to the keys' rows."""
+        slots = self._slots_of(added.codes)
+        self._sums[slots] += added.values
+        self._dirty[slots] = True
+        self.unsaved = True
 
     def add_histograms(self, added: HistogramRows) -> None:
         """Add counts per bucket."""
-        numbers = added.codes.astype(np.int64) * self._places + added.places
-        self._tallies.add(numbers, added.counts)
-        self._counted.append(added.codes)
-        self._wait(len(added.codes))
+        self._tallies.add(added.numbers, added.counts)
+        slots = self._slots_of(added.codes)
+        self._dirty[slots] = True
+        self.unsaved = True
 
     def note_attributes(self, added: AttributeRows) -> None:
         """Keep the attributes of each key's newest event; of two at one instant the greater."""
-        self._noted.append(added)
-        self._wait(len(added.codes))
+        slots = self._slots_of(added.codes)
+        missing = len(self._codes) - len(self._attributes)
+        if missing:
+            unknown = np.full(missing, UNKNOWN_TIME)
+            self._attribute_times = np.concatenate([self._attribute_times, unknown])
+            self._attributes = np.concatenate([self._attributes, np.full(missing, None)])
+        known = self._attribute_times[slots]
+        newer = added.times > known
+        for place in np.flatnonzero(added.times == known).tolist():
+            newer[place] = added.values[place] > self._attributes[slots[place]]
+        self._attribute_times[slots[newer]] = added.times[newer]
+        self._attributes[slots[newer]] = added.values[newer]
+        self.unsaved = True
 
     def revise(self, codes: Codes) -> None:
         """Mark the keys' rows as changed after their source was final."""
-        self._settle()
         slots = self._slots_of(codes)
         self._revised[slots] = True
 
     def touch(self, rows: NDArray[np.intp] | slice) -> None:
         """Mark rows as changed and not yet published."""
-        self._settle()
         self._dirty[: self._rows][rows] = True
 
     def clean(self, rows: NDArray[np.intp]) -> None:
@@ -192,31 +237,26 @@ class Segment:
     @property
     def rows(self) -> int:
         """The number of rows."""
-        self._settle()
         return self._rows
 
     @property
     def codes(self) -> Codes:
         """The code of each row's key."""
-        self._settle()
         return self._codes[: self._rows]
 
     @property
     def sums(self) -> Sums:
         """The sums of each row, [rows, width]."""
-        self._settle()
         return self._sums[: self._rows]
 
     @property
     def revised(self) -> NDArray[np.bool_]:
         """Whether each row changed after its source was final."""
-        self._settle()
         return self._revised[: self._rows]
 
     @property
     def attributes(self) -> list[tuple[int, int, str]]:
         """Row, time and attributes of the rows that have any."""
-        self._settle()
         noted = enumerate(self._attributes[: self._rows].tolist())
         return [
             (row, int(self._attribute_times[row]), value)
@@ -255,7 +295,6 @@ class Segment:
 
     def attributes_of(self, rows: NDArray[np.intp], unknown: str) -> list[str]:
         """Return the attributes of rows, or what stands for unknown ones."""
-        self._settle()
         if not len(self._attributes):
             return [unknown] * len(rows)
         # Rows may have come since attributes were last told of.
@@ -266,12 +305,10 @@ class Segment:
 
     def dirty_rows(self) -> NDArray[np.intp]:
         """Return the rows that changed since they were last published."""
-        self._settle()
         return np.flatnonzero(self._dirty[: self._rows])
 
     def new_rows(self) -> NDArray[np.intp]:
         """Return the changed rows that were never published."""
-        self._settle()
         return self._told + np.flatnonzero(self._dirty[self._told : self._rows])
 
     @property
@@ -279,64 +316,27 @@ class Segment:
         """Bytes held, roughly."""
         attributes = self._attribute_times.nbytes + self._attributes.nbytes
         by_row = 6 * len(self._codes) + self._sums.nbytes + attributes
-        waiting = self._waiting * 8 * self._sums.shape[1]
-        return int(by_row + waiting + self._slots.nbytes + self._tallies.nbytes + 1_500)
+        return int(by_row + self._slots.nbytes + self._tallies.nbytes + 1_500)
 
-    # -- settling -----------------------------------------------------------------------------
+    # -- rows ---------------------------------------------------------------------------------
 
     @property
     def _places(self) -> int:
         return self.histograms * BUCKETS
 
-    def _wait(self, count: int) -> None:
-        self.unsaved = True
-        self._waiting += count
-        if self._waiting > max(MOST_WAITING, self._rows):
-            self._settle()
-
-    def _settle(self) -> None:
-        if not self._waiting:
-            return
-        added, self._added = self._added, []
-        counted, self._counted = self._counted, []
-        noted, self._noted = self._noted, []
-        self._waiting = 0
-        if added:
-            codes, values = _grouped(added)
-            slots = self._slots_of(codes)
-            self._sums[slots] += values
-            self._dirty[slots] = True
-        if counted:
-            slots = self._slots_of(np.concatenate(counted))
-            self._dirty[slots] = True
-        if noted:
-            self._note(_newest_last(noted))
-
-    def _note(self, added: AttributeRows) -> None:
-        slots = self._slots_of(added.codes)
-        missing = len(self._codes) - len(self._attributes)
-        if missing:
-            unknown = np.full(missing, UNKNOWN_TIME)
-            self._attribute_times = np.concatenate([self._attribute_times, unknown])
-            self._attributes = np.concatenate([self._attributes, np.full(missing, None)])
-        known = self._attribute_times[slots]
-        newer = added.times > known
-        for place in np.flatnonzero((added.times == known) & (known != UNKNOWN_TIME)).tolist():
-            newer[place] = added.values[place] > self._attributes[slots[place]]
-        # Of several for one row the last is kept.
-        self._attribute_times[slots[newer]] = added.times[newer]
-        self._attributes[slots[newer]] = added.values[newer]
-
     def _slots_of(self, codes: Codes) -> Slots:
         """Return the row of each code, making rows for new ones."""
-        if len(codes) and (highest := int(codes.max())) >= len(self._slots):
-            more = max(highest + 1, len(self._slots) * 5 // 4) - len(self._slots)
-            self._slots = np.concatenate([self._slots, np.full(more, -1, np.int32)])
-        slots = self._slots[codes]
-        if (slots < 0).any():
+        try:
+            slots = self._slots[codes]
+        except IndexError:
+            length = max(int(codes.max()) + 1, len(self._slots) * 5 // 4)
+            more = np.full(length - len(self._slots), -1, np.int32)
+            self._slots = np.concatenate([self._slots, more])
+            slots = self._slots[codes]
+        if len(slots) and slots.min() < 0:
             self._append(np.unique(codes[slots < 0]))
             slots = self._slots[codes]
-        return slots.astype(np.intp)
+        return slots
 
     def _append(self, codes: Codes) -> None:
         rows = self._rows + len(codes)
@@ -378,20 +378,6 @@ class Segment:
         return segment
 
 
-def _grouped(added: list[tuple[Codes, Sums]]) -> tuple[Codes, Sums]:
-    """Return each code once, with its values added up."""
-    codes, values = added[0]
-    if len(added) > 1:
-        codes, values = (np.concatenate(each) for each in zip(*added, strict=True))
-        order = np.argsort(codes, kind="stable")
-        codes, values = codes[order], values[order]
-    is_first = np.concatenate([_TRUE, codes[1:] != codes[:-1]])
-    if not is_first.all():
-        firsts = np.flatnonzero(is_first)
-        codes, values = codes[firsts], np.add.reduceat(values, firsts, axis=0)
-    return codes, values
-
-
 def _summed(
     numbers: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -400,22 +386,6 @@ def _summed(
     numbers = numbers[order]
     firsts = np.flatnonzero(np.concatenate([_TRUE, numbers[1:] != numbers[:-1]]))
     return numbers[firsts], np.add.reduceat(counts[order], firsts)
-
-
-def _newest_last(several: list[AttributeRows]) -> AttributeRows:
-    """Return all rows by code, those of a code by time and then value."""
-    codes = np.concatenate([rows.codes for rows in several])
-    times = np.concatenate([rows.times for rows in several])
-    values = np.concatenate([rows.values for rows in several])
-    order = np.lexsort((times, codes))
-    found = AttributeRows(codes[order], times[order], values[order])
-    same = (found.codes[1:] == found.codes[:-1]) & (found.times[1:] == found.times[:-1])
-    if not (same & (found.times[1:] != UNKNOWN_TIME)).any():
-        return found
-    rows = zip(codes.tolist(), times.tolist(), [value or "" for value in values], strict=True)
-    keys = [*rows]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
-    return AttributeRows(codes[order], times[order], values[order])
 
 
 _LENGTH = struct.Struct("<I")

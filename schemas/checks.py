@@ -1,6 +1,6 @@
 """The predicates of a contract, asked of whole columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -16,9 +16,9 @@ class Checks:
     def __init__(self, contract: Contract) -> None:
         self._contract = contract.name
         checks = (*_integer_checks(contract), *contract.checks)
-        self._flat = tuple(check for check in checks if check.each is None)
+        self._flat = _Predicates([check for check in checks if check.each is None])
         self._arrays = {
-            array: tuple(check for check in checks if check.each == array)
+            array: _Predicates([check for check in checks if check.each == array])
             for array in dict.fromkeys(check.each for check in checks if check.each)
         }
 
@@ -30,12 +30,12 @@ class Checks:
         return found
 
     def _findings(self, frame: pl.DataFrame) -> Iterator[tuple[int, str, str]]:
-        yield from _broken(frame, self._flat)
+        yield from self._flat.broken(frame)
         for array, checks in self._arrays.items():
             elements = frame.select(pl.col(array), row=pl.int_range(pl.len())).explode(array)
             rows = elements.get_column("row")
             fields = elements.get_column(array).struct.unnest()
-            for element, field, problem in _broken(fields, checks):
+            for element, field, problem in checks.broken(fields):
                 yield rows[element], field, problem
 
 
@@ -47,16 +47,20 @@ def _integer_checks(contract: Contract) -> Iterator[Check]:
             yield Check(f["name"], within, "a 32-bit integer")
 
 
-def _broken(frame: pl.DataFrame, checks: tuple[Check, ...]) -> Iterator[tuple[int, str, str]]:
-    """Yield row, field and problem of every predicate that is false; null counts as true."""
-    if not checks or not frame.height:
-        return
-    broken = [~pl.sql_expr(check.check) for check in checks]
-    (found,) = frame.select(b.any().alias(str(i)) for i, b in enumerate(broken)).rows()
-    for check, is_broken, any_broken in zip(checks, broken, found, strict=True):
-        if not any_broken:
-            continue
-        column = check.field.rpartition(".")[2]
-        rows = frame.select(is_broken.fill_null(value=False).arg_true()).to_series()
-        for row, value in zip(rows, frame.get_column(column).gather(rows), strict=True):
-            yield row, check.field, f"{repr(value)[:_SHOWN]}, expected {check.expected}"
+class _Predicates:
+    """Predicates over the same columns."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self._checks = [(check, ~pl.sql_expr(check.check)) for check in checks]
+        self._any = pl.any_horizontal(is_broken for _, is_broken in self._checks).any()
+
+    def broken(self, frame: pl.DataFrame) -> Iterator[tuple[int, str, str]]:
+        """Yield row, field and problem of every predicate that is false; null counts as true."""
+        # Most frames break none, and one question costs less than one for each.
+        if not self._checks or not frame.height or not frame.select(self._any).item():
+            return
+        for check, is_broken in self._checks:
+            column = check.field.rpartition(".")[2]
+            rows = frame.select(is_broken.fill_null(value=False).arg_true()).to_series()
+            for row, value in zip(rows, frame.get_column(column).gather(rows), strict=True):
+                yield row, check.field, f"{repr(value)[:_SHOWN]}, expected {check.expected}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,9 +17,10 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from processors.fold import Section, SectionKind
+from processors.fold import NO_PANE, Section, SectionKind
 from processors.keys import KEY_SEPARATOR
 from processors.merge import Block, Stretch
+from processors.segments import UNKNOWN_TIME
 from schemas.catalogue import PARTIALS
 from schemas.codec import Codec
 from streams.records import Record
@@ -75,9 +76,8 @@ def partials_records(
     """Return the records that announce the stretches to every destination, with its sections."""
     routed: list[list[dict[str, Any]]] = [[] for _ in range(writer.destinations)]
     for section in sections:
-        for destination, rows in _route(section.rows, writer.destinations):
-            for piece in _pieces(rows):
-                routed[destination].append(_section(section, piece))
+        for destination, own in _route(section, writer.destinations):
+            routed[destination] += map(_section, _pieces(own))
     head = {
         "writer": writer.transactional_id,
         "definitions": writer.definitions,
@@ -93,31 +93,45 @@ def partials_records(
     ]
 
 
-def _route(rows: pl.DataFrame, destinations: int) -> Iterator[tuple[int, pl.DataFrame]]:
-    keys = rows["key"].to_list()
-    found = _destinations_of(keys, destinations)
-    ordered = rows[np.argsort(found, kind="stable")]
-    counts = np.bincount(found, minlength=destinations)
-    firsts = np.cumsum(counts) - counts
-    for destination in np.flatnonzero(counts).tolist():
-        yield destination, ordered.slice(int(firsts[destination]), int(counts[destination]))
+def _route(section: Section, destinations: int) -> Iterator[tuple[int, Section]]:
+    """Yield what is for each destination, the rows of a scope still one after the other."""
+    scopes = np.repeat(np.arange(len(section.scopes)), [count for _, count in section.scopes])
+    found = _destinations_of(section.rows["key"].to_list(), destinations)
+    ordered = section.rows[np.argsort(found, kind="stable")]
+    width = len(section.scopes)
+    counts = np.bincount(found * width + scopes, minlength=destinations * width)
+    start = 0
+    for destination, own in enumerate(counts.reshape(destinations, width).tolist()):
+        if count := sum(own):
+            names = (scope for scope, _ in section.scopes)
+            held = tuple((scope, n) for scope, n in zip(names, own, strict=True) if n)
+            yield destination, replace(section, scopes=held, rows=ordered.slice(start, count))
+            start += count
 
 
-def _pieces(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    count = max(1, -(-int(rows.estimated_size()) // PART_BYTES))
-    length = -(-len(rows) // count)
-    return iter(rows.iter_slices(length))
+def _pieces(section: Section) -> Iterator[Section]:
+    """Cut a section into some that each go into a part."""
+    rows = section.rows
+    length = -(-len(rows) // max(1, -(-int(rows.estimated_size()) // PART_BYTES)))
+    if length == len(rows):
+        yield section
+        return
+    for start in range(0, len(rows), length):
+        stop = min(start + length, len(rows))
+        shares = ((s, min(stop, part.stop) - max(start, part.start)) for s, part in section.parts)
+        held = tuple((scope, count) for scope, count in shares if count > 0)
+        yield replace(section, scopes=held, rows=rows[start:stop])
 
 
-def _section(section: Section, rows: pl.DataFrame) -> dict[str, Any]:
+def _section(section: Section) -> dict[str, Any]:
     out = io.BytesIO()
-    large = rows.estimated_size() > _SMALL_BYTES
-    rows.write_ipc_stream(out, compression="zstd" if large else "uncompressed")
+    large = section.rows.estimated_size() > _SMALL_BYTES
+    section.rows.write_ipc_stream(out, compression="zstd" if large else "uncompressed")
     return {
         "source": section.source,
-        "scope": section.scope,
         "kind": section.kind,
-        "rows": len(rows),
+        "names": section.names,
+        "scopes": [{"scope": scope, "rows": count} for scope, count in section.scopes],
         "columns": out.getvalue(),
     }
 
@@ -169,4 +183,26 @@ def block_of(record: Mapping[str, Any]) -> Block:
 def _decoded(section: Mapping[str, Any]) -> Section:
     kind = cast(SectionKind, section["kind"])
     rows = pl.read_ipc_stream(io.BytesIO(section["columns"]))
-    return Section(section["source"], section["scope"], kind, rows)
+    scopes = tuple((each["scope"], each["rows"]) for each in section["scopes"])
+    if not scopes:
+        return _of_version_1(section["source"], kind, section["scope"], rows)
+    return Section(section["source"], kind, tuple(section["names"]), scopes, rows)
+
+
+def _of_version_1(source: str, kind: SectionKind, scope: str, rows: pl.DataFrame) -> Section:
+    """Return a section that had a column for each measure, and null for what is not known."""
+    scopes = ((scope, len(rows)),)
+    if kind == "histogram":
+        places = rows.select("key", "pane", pl.col("bucket").alias("place"), "count")
+        return Section(source, kind, (rows.item(0, "measure"),), scopes, places)
+    if kind == "samples":
+        return Section(source, kind, (), scopes, rows)
+    unknown = {"rule": NO_PANE, "attribute_time": UNKNOWN_TIME}
+    head = rows.select(
+        pl.col(name).fill_null(unknown[name]) if name in unknown else name
+        for name in ("key", "pane", "rule", "attribute", "attribute_time")
+        if name in rows.columns
+    )
+    names = tuple(name for name in rows.columns if name not in head.columns)
+    values = pl.Series("values", rows.select(names).to_numpy(order="c"))
+    return Section(source, kind, names, scopes, head.with_columns(values))

@@ -202,15 +202,23 @@ def _pieces(publications: Sequence[Publication]) -> Iterator[list[Publication]]:
     piece: list[Publication] = []
     room = PIECE_ROWS
     for publication in publications:
-        changed = publication.changed
-        for start in range(0, len(changed.rows), PIECE_ROWS):
-            cut = slice(start, start + PIECE_ROWS)
-            rows = changed.rows[cut]
-            if len(rows) > room:
+        for some in _cut(publication):
+            count = len(some.changed.rows)
+            if count > room:
                 yield piece
                 piece, room = [], PIECE_ROWS
-            some = replace(changed, rows=rows, keys=changed.keys[cut])
-            piece.append(replace(publication, changed=some))
-            room -= len(rows)
+            piece.append(some)
+            room -= count
     if piece:
         yield piece
+
+
+def _cut(publication: Publication) -> Iterator[Publication]:
+    changed = publication.changed
+    if len(changed.rows) <= PIECE_ROWS:
+        yield publication
+        return
+    for start in range(0, len(changed.rows), PIECE_ROWS):
+        cut = slice(start, start + PIECE_ROWS)
+        some = replace(changed, rows=changed.rows[cut], keys=changed.keys[cut])
+        yield replace(publication, changed=some)

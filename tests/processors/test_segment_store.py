@@ -3,12 +3,12 @@
 import numpy as np
 
 from processors.segment_store import SegmentStore
-from processors.segments import Segment
+from processors.segments import Segment, SumRows
 
 
 def _segment(start_ms: int) -> Segment:
     segment = Segment(start_ms, start_ms + 60_000, 1)
-    segment.add(np.array([7], np.int32), np.array([[start_ms]]))
+    segment.add(SumRows(np.array([7], np.int32), np.array([[start_ms]])))
     segment.clean(segment.dirty_rows())
     return segment
 
@@ -44,7 +44,7 @@ def test_as_many_stay_as_fit():
 def _frozen(start: int = 0) -> SegmentStore:
     """Return a store with a packed segment of two rows, one of which is to be published."""
     store = _store(range(start, start + 1))
-    store.hot[0, start].add(np.array([9], np.int32), np.array([[1]]))
+    store.hot[0, start].add(SumRows(np.array([9], np.int32), np.array([[1]])))
     store.freeze(0)
     store.freeze(0)
     return store
@@ -68,7 +68,7 @@ def test_what_is_to_be_published_is_known_of_the_packed_too():
 def test_what_is_packed_becomes_final_as_it_is():
     """Every row of it is then to be published, and to be saved."""
     packed, same = _frozen(), _store(range(1))
-    same.hot[0, 0].add(np.array([9], np.int32), np.array([[1]]))
+    same.hot[0, 0].add(SumRows(np.array([9], np.int32), np.array([[1]])))
     for store in (packed, same):
         list(store.unsaved())
         made = [store.make_final((0, 0), source) for source in ("b", "a", "b")]

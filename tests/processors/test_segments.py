@@ -12,6 +12,7 @@ from processors.segments import (
     AttributeRows,
     HistogramRows,
     Segment,
+    SumRows,
     pack,
     unpack,
 )
@@ -67,7 +68,7 @@ def _add(segment: Segment, added, expected: Contents) -> None:
     whole = np.zeros((len(codes), WIDTH), np.int64)
     whole[:, columns] = values
     order = np.argsort(codes)
-    segment.add(np.array(codes, np.int32)[order], whole[order])
+    segment.add(SumRows.of(np.array(codes, np.int32)[order], whole[order]))
     for code, row in zip(codes, values.tolist(), strict=True):
         sums = expected.sums.setdefault(code, [0] * WIDTH)
         for column, value in zip(columns, row, strict=True):
@@ -80,8 +81,8 @@ def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
         _add(segment, added, expected)
     if counts:
         codes, numbers, buckets, added = map(np.array, zip(*counts, strict=True))
-        rows = HistogramRows(codes.astype(np.int32), numbers * BUCKETS + buckets, added)
-        segment.add_histograms(rows)
+        places = numbers * BUCKETS + buckets
+        segment.add_histograms(HistogramRows.of(codes.astype(np.int32), places, added, 3))
     for code, histogram, bucket, count in counts:
         expected.sums.setdefault(code, [0] * WIDTH)
         place = (code, histogram, bucket)
@@ -90,11 +91,13 @@ def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
         codes, times, values = zip(*notes, strict=True)
         known = [UNKNOWN_TIME if time is None else time for time in times]
         segment.note_attributes(
-            AttributeRows(np.array(codes, np.int32), np.array(known), np.array(values, np.object_))
+            AttributeRows.of(
+                np.array(codes, np.int32), np.array(known), np.array(values, np.object_)
+            )
         )
     for code, time, value in notes:
-        expected.sums.setdefault(code, [0] * WIDTH)
         if time is not None:
+            expected.sums.setdefault(code, [0] * WIDTH)
             expected.attributes[code] = max(expected.attributes.get(code, (-1, "")), (time, value))
     return segment, expected
 
@@ -134,7 +137,7 @@ def test_taking_a_segment_away_again_leaves_the_sums_as_they_were(adds, others):
     segment, expected = _filled(adds, [], [])
     other, _ = _filled(others, [], [])
     for sign in (1, -1):
-        segment.add(other.codes, sign * other.sums)
+        segment.add(SumRows(other.codes, sign * other.sums))
     found = contents(segment).sums
 
     assert expected.sums == {code: sums for code, sums in found.items() if code in expected.sums}
@@ -144,9 +147,9 @@ def test_taking_a_segment_away_again_leaves_the_sums_as_they_were(adds, others):
 def test_rows_that_changed_are_dirty_and_others_are_not():
     """A row is dirty from its change until it is published."""
     segment = Segment(0, 60_000, 1)
-    segment.add(np.array([4, 2], np.int32), np.array([[1], [1]]))
+    segment.add(SumRows(np.array([4, 2], np.int32), np.array([[1], [1]])))
     segment.clean(segment.dirty_rows())
-    segment.add(np.array([2], np.int32), np.array([[1]]))
+    segment.add(SumRows(np.array([2], np.int32), np.array([[1]])))
 
     assert [2] == segment.codes[segment.dirty_rows()].tolist()
 
@@ -158,14 +161,11 @@ def test_stretches_are_the_counts_of_each_row_and_histogram(added, wanted, other
     codes, which, buckets = (np.array([key[i] for key in counts], np.int64) for i in range(3))
     segment = Segment(0, 60_000, 0, histograms=3)
     every = np.arange(21, dtype=np.int32)
-    segment.add(every, np.zeros((21, 0), np.int64))
+    segment.add(SumRows(every, np.zeros((21, 0), np.int64)))
     if counts:
         places = which * BUCKETS + buckets
-        order = np.lexsort((places, codes))
         numbers = np.array([*counts.values()], np.int64)
-        segment.add_histograms(
-            HistogramRows(codes.astype(np.int32)[order], places[order], numbers[order])
-        )
+        segment.add_histograms(HistogramRows.of(codes.astype(np.int32), places, numbers, 3))
     rows = np.array(sorted(wanted, key=lambda row: row * others % 21), np.intp)
 
     found = segment.stretches_of(rows)
