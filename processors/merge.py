@@ -11,28 +11,29 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import gcd
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from processors.additions import (
+    MOST_WAITING,
+    Addition,
+    Columns,
+    Target,
+    Waiting,
+    added_up,
+    split,
+)
 from processors.fold import NO_PANE, Section
-from processors.histogram import BUCKETS
 from processors.keys import KEY_SEPARATOR
 from processors.kpis import Registry, Scope, WindowSpec
 from processors.rules import Firing, GroupState, RuleBook, RuleGroup, Suppressed, advance
 from processors.rules import Sample as SampleIds
 from processors.segment_store import Frozen, Place, SegmentStore
-from processors.segments import (
-    AttributeRows,
-    HistogramRows,
-    Segment,
-    SumRows,
-    head_of,
-)
+from processors.segments import Segment, SumRows, head_of
 from processors.watermark import BEFORE_ALL_MS, combined
 from processors.windows import window_end, window_starts
 
@@ -138,7 +139,7 @@ class ScopeState:
     ``changed`` are the windows with rows to publish; ``due`` orders, per source, the windows to
     come final; ``ticked`` is, per topic, up to where rules have seen its panes, and ``joined``
     where that was when a partition known to be empty got its first event: rules never see what it
-    holds from before.
+    holds from before. What is ``waiting`` is in no window yet.
     """
 
     scope: Scope
@@ -152,8 +153,20 @@ class ScopeState:
     samples: dict[int, dict[tuple[int, str, SampleIds], int]] = field(default_factory=dict)
     ticked: dict[str, int] = field(default_factory=dict)
     joined: dict[tuple[str, int], int] = field(default_factory=dict)
+    waiting: Waiting = field(init=False)
     _parts: list[tuple[str, ...]] = field(default_factory=list)
     _ranks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(len(self.scope.histograms))
+
+    def add_up(self) -> None:
+        """Add what waits to its windows."""
+        for target, added in self.waiting.take():
+            for place in target.places:
+                segment = self.segments.get(place)
+                assert segment is not None
+                added.add_to(segment, revises=place in target.revised)
 
     def in_order(self, codes: NDArray[np.int32]) -> NDArray[np.intp]:
         """Return the places of codes in the order of their keys."""
@@ -198,63 +211,6 @@ class GroupRuntime:
 
 
 Outcome = Firing | Suppressed
-
-
-@dataclass(frozen=True)
-class SumAddition:
-    """Sums of one scope, to be added to windows and panes; equal codes stand side by side.
-
-    ``attributes`` are those of the rows with their times, empty in a scope that has none.
-    """
-
-    codes: NDArray[np.int32]
-    values: NDArray[np.int64]
-    attributes: tuple[NDArray[Any], ...]
-
-    def some(self, chosen: NDArray[np.intp]) -> SumAddition:
-        """Return the chosen rows, in the order that they have."""
-        attributes = tuple(column[chosen] for column in self.attributes)
-        return SumAddition(self.codes[chosen], self.values[chosen], attributes)
-
-    def add_to(self, segment: Segment) -> None:
-        """Add all rows."""
-        segment.add(self._sums)
-        if self._newest is not None:
-            segment.note_attributes(self._newest)
-
-    @cached_property
-    def _sums(self) -> SumRows:
-        return SumRows.of(self.codes, self.values)
-
-    @cached_property
-    def _newest(self) -> AttributeRows | None:
-        return AttributeRows.of(self.codes, *self.attributes) if self.attributes else None
-
-
-@dataclass(frozen=True)
-class HistogramAddition:
-    """Counts of one scope, which has so many histograms, to be added to windows."""
-
-    codes: NDArray[np.int32]
-    places: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    histograms: int
-
-    def some(self, chosen: NDArray[np.intp]) -> HistogramAddition:
-        """Return the chosen rows."""
-        codes, places, counts = self.codes[chosen], self.places[chosen], self.counts[chosen]
-        return HistogramAddition(codes, places, counts, self.histograms)
-
-    def add_to(self, segment: Segment) -> None:
-        """Add all rows."""
-        segment.add_histograms(self._rows)
-
-    @cached_property
-    def _rows(self) -> HistogramRows:
-        return HistogramRows.of(self.codes, self.places, self.counts, self.histograms)
-
-
-Addition = SumAddition | HistogramAddition
 
 
 class Merge:
@@ -358,42 +314,46 @@ class Merge:
 
     def _add(self, section: Section) -> None:
         keys = section.rows.get_column("key").to_list()
-        parts = [(self.scopes[scope], part) for scope, part in section.parts]
-        codes = [state.codes_of(keys[part]) for state, part in parts]
-        if section.kind == "samples":
-            for (state, part), own_codes in zip(parts, codes, strict=True):
-                self._add_samples(state, section.source, section.rows[part], own_codes)
-            return
-        columns = _InOrder.of(section.rows, codes)
-        for state, part in parts:
-            own = columns.part(part)
-            if section.kind == "histogram":
-                counts = own.counts(state.scope, section.names)
-                self._add_windows(state, section.source, counts, own["pane"])
+        is_sums, is_samples = section.kind == "sums", section.kind == "samples"
+        columns = None if is_samples else Columns.of(section.rows, section.names)
+        for scope, part in section.parts:
+            state = self.scopes[scope]
+            codes = state.codes_of(keys[part])
+            if columns is None:
+                self._add_samples(state, section.source, section.rows[part], codes)
                 continue
-            sums = own.sums(state.scope, section.names)
-            self._add_windows(state, section.source, sums, own["pane"])
-            if section.source in self._reading[state.scope.id]:
-                self._add_panes(state, section.source, sums, own["rule"])
+            own = columns.rows(part)
+            addition = own.addition(state.scope, codes)
+            self._add_to_windows(state, section.source, addition, own["pane"])
+            if is_sums and section.source in self._reading[scope]:
+                self._add_to_panes(state, section.source, addition, own["rule"])
 
-    def _add_windows(
-        self, state: ScopeState, source: str, rows: Addition, panes: NDArray[np.int64]
+    def _add_to_windows(
+        self, state: ScopeState, source: str, addition: Addition, panes: NDArray[np.int64]
     ) -> None:
-        panes, which = _distinct(panes)
-        windows, zone = state.scope.windows, self.plan.registry.zone
-        for place, own in _places_of(panes.tobytes(), windows, zone):
-            some = rows if own is None else rows.some(np.flatnonzero(own[which]))
-            self._add_window(state, source, place, some)
+        for pane, own in split(addition, panes):
+            places = _places_of(pane, state.scope.windows, self.plan.registry.zone)
+            target = self._target(state, source, places, own)
+            if target.places:
+                state.waiting.put(target, own)
+        if state.waiting.rows > max(MOST_WAITING, len(state.keys)):
+            state.add_up()
 
-    def _add_window(self, state: ScopeState, source: str, place: Place, rows: Addition) -> None:
-        segment = state.segments.get(place) or self._open(state, place)
-        if segment is None:
-            self.too_late += len(rows.codes)
-            return
-        rows.add_to(segment)
-        state.changed.add(place)
-        if source in segment.final:
-            segment.revise(rows.codes)
+    def _target(
+        self, state: ScopeState, source: str, places: tuple[Place, ...], addition: Addition
+    ) -> Target:
+        """Return what rows are for, of the windows of their pane: as it stands now."""
+        found, revised = [], []
+        for place in places:
+            segment = state.segments.get(place) or self._open(state, place)
+            if segment is None:
+                self.too_late += len(addition.codes)
+                continue
+            found.append(place)
+            if source in segment.final:
+                revised.append(place)
+        state.changed.update(found)
+        return Target(tuple(found), frozenset(revised))
 
     def _open(self, state: ScopeState, place: Place) -> Segment | None:
         """Make the segment of a window; None if the window is over for good."""
@@ -425,19 +385,16 @@ class Merge:
             if source in scope.sources
         )
 
-    def _add_panes(
-        self, state: ScopeState, source: str, rows: SumAddition, panes: NDArray[np.int64]
+    def _add_to_panes(
+        self, state: ScopeState, source: str, addition: Addition, panes: NDArray[np.int64]
     ) -> None:
-        starts = panes - panes % state.pane_ms
-        is_kept = panes >= max(self._ticked(state, source), NO_PANE + 1)
-        for start in np.unique(starts[is_kept]).tolist():
-            is_own = is_kept & (starts == start)
+        ticked = max(self._ticked(state, source), NO_PANE + 1)
+        for start, own in split(addition, panes - panes % state.pane_ms, panes >= ticked):
             segment = state.segments.get((PANES, start))
             if segment is None:
                 segment = Segment(start, start + state.pane_ms, len(state.scope.sums))
                 state.segments.put((PANES, start), segment)
-            own = rows if is_own.all() else rows.some(np.flatnonzero(is_own))
-            own.add_to(segment)
+            added_up([own], 0).add_to(segment)
 
     def _add_samples(
         self, state: ScopeState, source: str, rows: pl.DataFrame, codes: NDArray[np.int32]
@@ -498,6 +455,7 @@ class Merge:
         if self._settled % FREEZE_EVERY == 0 or self._opened >= FREEZE_OPENED:
             self._opened = 0
             for state in self.scopes.values():
+                state.add_up()
                 state.segments.freeze(HOT_BYTES // len(self.scopes))
         return outcomes
 
@@ -518,9 +476,10 @@ class Merge:
         if filling or not self.whole:
             return bool(state.changed) and self.whole
         held = self._filling(state)
-        return len(held) < len(state.changed) or any(
-            len(state.segments.hot[place].new_rows()) for place in held
-        )
+        if len(held) < len(state.changed):
+            return True
+        state.add_up()
+        return any(len(state.segments.hot[place].new_rows()) for place in held)
 
     def _filling(self, state: ScopeState) -> set[Place]:
         """Return the changed hopping windows that have a fuller one beside them."""
@@ -546,6 +505,7 @@ class Merge:
         yielded that never were. A segment whose every source is final is forgotten after this.
         """
         state = self.scopes[scope_id]
+        state.add_up()
         held = set() if filling else self._filling(state)
         watermark = combined([self.topic_watermark(source) for source in state.scope.sources])
         if watermark == BEFORE_ALL_MS:
@@ -718,7 +678,7 @@ class Merge:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, roughly."""
+        """Bytes held, roughly, but for what waits."""
         return sum(state.segments.nbytes for state in self.scopes.values())
 
 
@@ -751,87 +711,12 @@ def _rule_pane_ms(rules: RuleBook, scope: Scope) -> int:
     return gcd(*(g.every_ms for g in rules.groups if g.scope.id == scope.id)) or scope.pane_ms
 
 
-@lru_cache(maxsize=256)
-def _places_of(
-    panes: bytes, windows: tuple[WindowSpec, ...], zone: str
-) -> list[tuple[Place, NDArray[np.bool_] | None]]:
-    """Return the windows that any of the panes (int64) lie in, each with which; None: all of them.
-
-    One flush asks for the same panes in every section.
-    """
-    found: list[tuple[Place, NDArray[np.bool_] | None]] = []
-    instants = np.frombuffer(panes, np.int64)
-    for index, window in enumerate(windows):
-        for starts in window_starts(instants, window.kind, window.size_ms, window.hop_ms, zone):
-            distinct = sorted(set(starts.tolist()))
-            found += [
-                ((index, start), None if len(distinct) == 1 else starts == start)
-                for start in distinct
-            ]
-    return found
-
-
-def _distinct(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Return the distinct values, ascending, and of each value which of these it is."""
-    if len(values) and (values == values[0]).all():
-        return values[:1], np.zeros(len(values), np.intp)
-    return np.unique(values, return_inverse=True)
-
-
-class _InOrder:
-    """Columns of a section's rows, those of each scope in the order of their keys' codes."""
-
-    def __init__(self, codes: NDArray[np.int32], columns: Mapping[str, NDArray[Any]]) -> None:
-        self.codes = codes
-        self._columns = columns
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, codes: Sequence[NDArray[np.int32]]) -> _InOrder:
-        """Arrange rows; ``codes`` are those of their keys, by scope."""
-        known = np.concatenate(codes)
-        scopes = np.repeat(np.arange(len(codes)), [len(own) for own in codes])
-        order = np.argsort(scopes << 32 | known, kind="stable")
-        columns = (rows.get_column(name) for name in rows.columns if name != "key")
-        return cls(known[order], {c.name: _array(c)[order] for c in columns})
-
-    def part(self, part: slice) -> _InOrder:
-        """Return some rows, those of a scope."""
-        return _InOrder(self.codes[part], {n: column[part] for n, column in self._columns.items()})
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self._columns[name]
-
-    def sums(self, scope: Scope, names: tuple[str, ...]) -> SumAddition:
-        """Return what is added to the sums of the scope; ``names`` are those in the section."""
-        values = np.zeros((len(self.codes), len(scope.sums)), np.int64)
-        own, theirs = _shared(scope.sums, names)
-        values[:, own] = self["values"][:, theirs]
-        named = ("attribute_time", "attribute") if scope.attributes else ()
-        return SumAddition(self.codes, values, tuple(self[name] for name in named))
-
-    def counts(self, scope: Scope, names: tuple[str, ...]) -> HistogramAddition:
-        """Return what is added to the histograms of the scope."""
-        places = self["place"]
-        if names != scope.histograms:
-            places = places + _shifts(scope.histograms, names)[places // BUCKETS]
-        return HistogramAddition(self.codes, places, self["count"], len(scope.histograms))
-
-
-def _array(column: pl.Series) -> NDArray[Any]:
-    if column.dtype == pl.String:
-        return np.array(column.to_list(), np.object_)
-    return np.asarray(column.to_numpy())
-
-
-@lru_cache
-def _shared(own: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[list[int], list[int]]:
-    """Return the places of names that both have, in each of them."""
-    both = [name for name in theirs if name in own]
-    return [own.index(name) for name in both], [theirs.index(name) for name in both]
-
-
-@lru_cache
-def _shifts(own: tuple[str, ...], theirs: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return how far the places of each of their histograms are from those of the same of ours."""
-    places = [own.index(name) - place if name in own else 0 for place, name in enumerate(theirs)]
-    return np.array(places, np.int64) * BUCKETS
+@lru_cache(maxsize=4_096)
+def _places_of(pane_ms: int, windows: tuple[WindowSpec, ...], zone: str) -> tuple[Place, ...]:
+    """Return the windows that a pane lies in."""
+    instants = np.array([pane_ms])
+    return tuple(
+        (index, int(starts[0]))
+        for index, window in enumerate(windows)
+        for starts in window_starts(instants, window.kind, window.size_ms, window.hop_ms, zone)
+    )

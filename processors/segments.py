@@ -45,7 +45,10 @@ class SumRows:
 
     @classmethod
     def of(cls, codes: Codes, values: Sums) -> SumRows:
-        """Add up the rows of each code, which stand side by side."""
+        """Add up the rows of each code, in any order."""
+        if (codes[1:] < codes[:-1]).any():
+            order = np.argsort(codes, kind="stable")
+            codes, values = codes[order], values[order]
         is_first = np.concatenate([_TRUE, codes[1:] != codes[:-1]])[: len(codes)]
         if is_first.all():
             return cls(codes, values)
@@ -67,7 +70,7 @@ class HistogramRows:
 
     @classmethod
     def of(
-        cls, codes: Codes, places: NDArray[np.int64], counts: NDArray[np.int64], histograms: int
+        cls, histograms: int, codes: Codes, places: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> HistogramRows:
         """Arrange parallel arrays of key code, place and count, in any order."""
         numbers, counts = _summed(codes.astype(np.int64) * (histograms * BUCKETS) + places, counts)
@@ -127,7 +130,8 @@ class Tallies:
             numbers, counts = _summed(*several)
         self._added = []
         if not len(self._numbers):
-            self._numbers, self._counts = numbers, counts
+            # Others are given the same arrays, and counts are added to in place.
+            self._numbers, self._counts = numbers, counts.copy()
             return
         places = np.searchsorted(self._numbers, numbers)
         known = self._numbers[np.minimum(places, len(self._numbers) - 1)] == numbers

@@ -28,6 +28,9 @@ WATERMARKS = "andon.watermarks.v1"
 DEAD_LETTERS = "andon.dead-letters.v1"
 LATE = "andon.late.v1"
 
+#: What a merge writes lies in its own partition of each of these.
+RESULTS = (KPIS, ACTIONS, SUPPRESSIONS, AS_OF)
+
 TOPICS_FILE = Path(__file__).parent / "topics.yaml"
 
 Role = Literal["input", "internal", "output"]
@@ -211,7 +214,7 @@ def _faults_of_results(by_name: Mapping[str, Topic]) -> Iterator[str]:
     partials = by_name.get(PARTIALS)
     if partials is None:
         return
-    for name in (KPIS, ACTIONS, SUPPRESSIONS, AS_OF):
+    for name in RESULTS:
         if name in by_name and by_name[name].partitions != partials.partitions:
             yield (
                 f"{name}.partitions: {by_name[name].partitions}, "

@@ -6,7 +6,7 @@ from typing import Final
 
 from ruamel.yaml import YAML
 
-from schemas.catalogue import TOPICS_FILE
+from schemas.catalogue import PARTIALS, RESULTS, TOPICS_FILE
 from streams.bench.scenarios import Scenario, ScenarioError
 
 _WINDOWS: Final = "windows: [1m]"
@@ -46,19 +46,18 @@ def _with_windows(scenario: Scenario, directory: Path) -> Path:
 
 
 def with_partitions(shipped: Path, partitions: int, file: Path) -> None:
-    """Write a catalogue whose input topics have so many partitions, and the others as many or more.
+    """Write a catalogue whose input topics have so many partitions, and partials as many or more.
 
-    Partials and what is made of them stay in step with each other, changelogs with their topics.
+    What is made of partials stays in step with them, changelogs with their topics.
     """
     yaml = YAML()
     catalogue = yaml.load(shipped)
     topics = {topic["name"]: topic for topic in catalogue["topics"]}
-    inner = topics["andon.partials"]["partitions"]
     for topic in topics.values():
         if topic["role"] == "input":
             topic["partitions"] = partitions
-        elif topic["partitions"] == inner and "changelog" not in topic["name"]:
-            topic["partitions"] = max(inner, partitions)
+        elif topic["name"] in (PARTIALS, *RESULTS):
+            topic["partitions"] = max(topic["partitions"], partitions)
     for topic in topics.values():
         if "changelog" in topic:
             topics[topic["changelog"]]["partitions"] = topic["partitions"]

@@ -82,7 +82,7 @@ def _filled(adds, counts, notes) -> tuple[Segment, Contents]:
     if counts:
         codes, numbers, buckets, added = map(np.array, zip(*counts, strict=True))
         places = numbers * BUCKETS + buckets
-        segment.add_histograms(HistogramRows.of(codes.astype(np.int32), places, added, 3))
+        segment.add_histograms(HistogramRows.of(3, codes.astype(np.int32), places, added))
     for code, histogram, bucket, count in counts:
         expected.sums.setdefault(code, [0] * WIDTH)
         place = (code, histogram, bucket)
@@ -165,7 +165,7 @@ def test_stretches_are_the_counts_of_each_row_and_histogram(added, wanted, other
     if counts:
         places = which * BUCKETS + buckets
         numbers = np.array([*counts.values()], np.int64)
-        segment.add_histograms(HistogramRows.of(codes.astype(np.int32), places, numbers, 3))
+        segment.add_histograms(HistogramRows.of(3, codes.astype(np.int32), places, numbers))
     rows = np.array(sorted(wanted, key=lambda row: row * others % 21), np.intp)
 
     found = segment.stretches_of(rows)
@@ -176,3 +176,23 @@ def test_stretches_are_the_counts_of_each_row_and_histogram(added, wanted, other
             of_row = dict(zip(found.numbers[stretch], found.counts[stretch], strict=True))
             expected = {b: n for (c, w, b), n in counts.items() if (c, w) == (row, number)}
             assert expected == {int(place) - base: int(count) for place, count in of_row.items()}
+
+
+@law()
+@given(additions)
+def test_what_is_given_to_two_segments_is_changed_by_neither(adds):
+    """Windows over each other are given the same arrays, and each goes on adding to its own."""
+    shared = []
+    for codes, _, numbers in adds:
+        keys = np.array(codes, np.int32)
+        sums = np.array(numbers[: len(codes) * WIDTH], np.int64).reshape(len(codes), WIDTH)
+        tallies = HistogramRows.of(1, keys, keys % 3, np.ones(len(codes), np.int64))
+        shared.append((SumRows.of(keys, sums), tallies))
+    before = [(rows.values.tolist(), tallies.counts.tolist()) for rows, tallies in shared]
+    for segment in (Segment(0, 60_000, WIDTH, 1), Segment(0, 120_000, WIDTH, 1)):
+        for rows, tallies in (*shared, *shared):
+            segment.add(rows)
+            segment.add_histograms(tallies)
+            contents(segment)
+
+    assert before == [(rows.values.tolist(), tallies.counts.tolist()) for rows, tallies in shared]

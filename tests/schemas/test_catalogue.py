@@ -36,7 +36,7 @@ def test_a_topic_is_read_with_defaults_and_milliseconds():
         contract="kpi-record",
         role="output",
         key="scope|key values|window kind:size|start",
-        partitions=8,
+        partitions=4,
         config={
             "cleanup.policy": "compact,delete",
             "retention.ms": "7776000000",
@@ -155,8 +155,8 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_results_lie_where_the_partials_they_follow_from_lie(tmp_path):
     """A merge writes to its own partition of each result: their numbers must be the same."""
     before, kpis, after = names.TOPICS_FILE.read_text().partition("  - name: andon.kpis.v1")
-    changed = after.replace("partitions: 8", "partitions: 6", 1)
+    changed = after.replace("partitions: 4", "partitions: 6", 1)
     (tmp_path / "topics.yaml").write_text(before + kpis + changed)
 
-    with pytest.raises(CatalogueError, match=r"kpis\.v1\.partitions: 6, expected 8"):
+    with pytest.raises(CatalogueError, match=r"kpis\.v1\.partitions: 6, expected 4"):
         load_catalogue(tmp_path / "topics.yaml")

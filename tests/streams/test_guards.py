@@ -201,5 +201,5 @@ def test_a_worker_does_not_start_on_topics_of_another_number_of_partitions(
     refused = CliRunner().invoke(app, ["worker"])
 
     assert refused.exit_code == 1
-    assert f"topics.{KPIS}: 3 partitions, expected 8" in refused.output
+    assert f"topics.{KPIS}: 3 partitions, expected 4" in refused.output
     assert "set `partitions` in ANDON_TOPICS_FILE to what the broker has" in refused.output
