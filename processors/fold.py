@@ -91,6 +91,21 @@ class Admission:
     watermarks: NDArray[np.int64]
     earlier: Earlier = field(default_factory=dict)
 
+    @classmethod
+    def joined(cls, several: Sequence[Admission]) -> Admission:
+        """Return what became of several stretches whose frames lie one below the other."""
+        firsts = accumulate((len(each.applied) for each in several), initial=0)
+        return cls(
+            np.concatenate([each.applied for each in several]),
+            np.concatenate([each.expired for each in several]),
+            np.concatenate([each.watermarks for each in several]),
+            {
+                first + row: before
+                for first, each in zip(firsts, several, strict=False)
+                for row, before in each.earlier.items()
+            },
+        )
+
 
 def admit(
     state: SourceState,
@@ -462,8 +477,3 @@ def _samples(scope: _ScopePlan, sample: Sample, count: pl.Expr) -> Grouping:
         .head(sample.keep)
         .select(shown)
     )
-
-
-def concatenate(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Join the applied events of several partitions of one topic."""
-    return frames[0] if len(frames) == 1 else pl.concat(frames)

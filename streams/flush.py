@@ -184,15 +184,15 @@ class Engine:
         advances: Mapping[TP, Advance],
         now_ms: int,
     ) -> None:
-        taken: dict[str, list[Taken]] = {}
+        taken: dict[str, Taken] = {}
         stretches: dict[TP, Stretch] = {}
         starts = {tp: stage.position for tp, stage in self.folds.items()}
         for topic, tps in self._by_topic(batches).items():
-            taken[topic] = take_together([(self.folds[tp], batches[tp]) for tp in tps])
-            for tp, found in zip(tps, taken[topic], strict=True):
-                flush.outputs += self._unpublished(found.aside)
-                flush.events += found.count
-                stretches[tp] = found.stretch
+            found = take_together([(self.folds[tp], batches[tp]) for tp in tps])
+            taken[topic] = found
+            flush.outputs += self._unpublished(found.aside)
+            flush.events += found.count
+            stretches |= dict(zip(tps, found.stretches, strict=True))
         for tp, stage in self.folds.items():
             if tp in advances and advances[tp].position == stage.position:
                 # Of a partition that has moved meanwhile it is not true any more.
@@ -203,13 +203,13 @@ class Engine:
             return
         plans = self.definitions.inputs
         sections = [s for topic, found in taken.items() for s in fold_topic(plans[topic], found)]
-        times = [t.append_time_ms for found in taken.values() for t in found]
+        times = [found.append_time_ms for found in taken.values()]
         oldest = min((time for time in times if time is not None), default=None)
         flush.outputs += partials_records(
             self._codecs[PARTIALS], self._writer(), list(stretches.values()), sections, oldest
         )
-        for topic, several in taken.items():
-            for action in immediate_actions(self.definitions, plans[topic], several, now_ms):
+        for topic, found in taken.items():
+            for action in immediate_actions(self.definitions, plans[topic], found, now_ms):
                 key = subject_key(action)
                 partition = destination_of(key.decode(), self._partitions(ACTIONS))
                 self._act(flush, action, partition)

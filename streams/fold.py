@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from faust.types import TP
+from numpy.typing import NDArray
 
 from processors.actions import immediate_action_records
 from processors.fold import (
@@ -19,7 +20,6 @@ from processors.fold import (
     Section,
     SourceState,
     admit,
-    concatenate,
     fold,
     with_earlier,
 )
@@ -63,12 +63,12 @@ def trimmed(position: int, batch: Batch) -> Records:
 
 @dataclass(slots=True)
 class Taken:
-    """What one flush takes from one input partition: so many records.
+    """What one flush takes from input partitions of one topic: so many records.
 
     ``applied`` has, of a restatable topic, the versions before each event behind the events.
     """
 
-    stretch: Stretch
+    stretches: list[Stretch]
     count: int
     applied: pl.DataFrame
     aside: list[Record]
@@ -124,8 +124,7 @@ class FoldStage:
 
     def take(self, batches: Sequence[Batch]) -> Taken:
         """Decode and decide about the batches' records, in their order; move the state on."""
-        (taken,) = take_together([(self, batches)])
-        return taken
+        return take_together([(self, batches)])
 
     def accept(self, batches: Sequence[Batch]) -> Records:
         """Move the position on, and return the records that were not taken before."""
@@ -135,20 +134,14 @@ class FoldStage:
             self.state.position = max(self.state.position, batch.after)
         return joined(records)
 
-    def decide(self, start: int, records: Records, decoded: Decoded) -> Taken:
-        """Decide about accepted records, which follow position ``start``; move the state on."""
+    def decide(self, records: Records, decoded: Decoded) -> tuple[Admission, list[Record]]:
+        """Decide about accepted records; return what became of the rows, and what is set aside."""
         for rejected in decoded.rejected:
             self.reasons[rejected.reason] = self.reasons.get(rejected.reason, 0) + 1
         kept = self._kept(records, decoded) if self.plan.topic.restatable else None
         lateness, reached = self.plan.lateness, self._reached(records, decoded)
         admission = admit(self.state, decoded.frame, len(records), lateness, kept, reached)
-        return Taken(
-            self.stretch(start),
-            len(records),
-            self._applied(admission, decoded, records),
-            self._aside(records, decoded, admission.expired, admission.watermarks),
-            int(records.timestamps.min()) if len(records) else None,
-        )
+        return admission, self._aside(records, decoded, admission)
 
     def stretch(self, start: int) -> Stretch:
         """Return the stretch from ``start`` to the position, with the watermark there."""
@@ -169,6 +162,17 @@ class FoldStage:
         offsets = records.offsets[decoded.index]
         rows = np.searchsorted(offsets, [advance.position for advance in due])
         return [(row, due[i].watermark_ms) for i, row in enumerate(rows.tolist())]
+
+    def read(self, kept: list[bytes]) -> pl.DataFrame:
+        """Return kept records as rows; raises :class:`KeptUnreadable`."""
+        decoded = self.codec.columns(kept, [])
+        for bad in decoded.rejected:
+            raise KeptUnreadable(
+                f"{self.plan.topic.name}: found {bad.message} in a version that "
+                "was counted, expected to read it once more to take it back: the contract has "
+                "become stricter; undo that, or rebuild"
+            )
+        return decoded.frame
 
     def progress(self, writer: str) -> Progress:
         """Return the progress record of the state as it is."""
@@ -191,72 +195,79 @@ class FoldStage:
             for row, i in enumerate(decoded.index.tolist())
         ]
 
-    def _read(self, kept: list[bytes]) -> pl.DataFrame:
-        decoded = self.codec.columns(kept, [])
-        for bad in decoded.rejected:
-            raise KeptUnreadable(
-                f"{self.plan.topic.name}[{self.partition}]: found {bad.message} in a version that "
-                "was counted, expected to read it once more to take it back: the contract has "
-                "become stricter; undo that, or rebuild"
-            )
-        return decoded.frame
-
-    def _applied(self, admission: Admission, decoded: Decoded, records: Records) -> pl.DataFrame:
-        columns = [pl.Series(WATERMARK, admission.watermarks, pl.Int64)]
-        if any(self.definitions.rules.immediate(plan.source) for plan in self.plan.folds):
-            partition = np.full(len(decoded.frame), self.partition, np.int32)
-            columns += [
-                pl.Series(OFFSET, records.offsets[decoded.index], pl.Int64),
-                pl.Series(PARTITION, partition),
-            ]
-        # An expression over a frame costs as much as thousands of its rows.
-        frame = decoded.frame.hstack(columns)
-        if self.plan.topic.restatable:
-            return with_earlier(frame, admission, self._read)
-        applied = admission.applied
-        return frame if applied.all() else frame.filter(pl.Series(applied))
-
-    def _aside(
-        self, records: Records, decoded: Decoded, expired: Any, watermarks: Any
-    ) -> list[Record]:
+    def _aside(self, records: Records, decoded: Decoded, admission: Admission) -> list[Record]:
         dead = self.definitions.catalogue[DEAD_LETTERS].partitions
         late = self.definitions.catalogue[LATE].partitions
         grace = self.plan.lateness.grace_ms
-        tp = TP(self.plan.topic.name, self.partition)
+        tp, watermarks = TP(self.plan.topic.name, self.partition), admission.watermarks
         return [
             *(dead_letter(tp, records[bad.index], bad, dead) for bad in decoded.rejected),
             *(
                 late_event(tp, records[decoded.index[row]], int(watermarks[row]), grace, late)
-                for row in np.flatnonzero(expired)
+                for row in np.flatnonzero(admission.expired)
             ),
         ]
 
 
-def take_together(several: Sequence[tuple[FoldStage, Sequence[Batch]]]) -> list[Taken]:
+def take_together(several: Sequence[tuple[FoldStage, Sequence[Batch]]]) -> Taken:
     """Take the batches of each of several partitions of one topic.
 
-    All are decoded at once: that costs as much for one record as for hundreds.
+    All are decoded at once, and what is applied is one frame: that costs as much for one record as
+    for hundreds.
     """
     starts = [stage.position for stage, _ in several]
-    read = iter(read_together([batch for _, batches in several for batch in batches]))
-    accepted = [stage.accept([*islice(read, len(batches))]) for stage, batches in several]
+    columns = iter(read_together([batch for _, batches in several for batch in batches]))
+    accepted = [stage.accept([*islice(columns, len(batches))]) for stage, batches in several]
     records = joined(accepted)
-    decoded = several[0][0].codec.columns(records.values, records.timestamps, records.headers)
-    taken, first = [], 0
+    codec = several[0][0].codec
+    decoded = codec.columns(records.values, records.timestamps, records.headers)
+    admissions: list[Admission] = []
+    stretches, aside, first = [], [], 0
     for (stage, _), start, own in zip(several, starts, accepted, strict=True):
-        taken.append(stage.decide(start, own, decoded.of(first, first + len(own))))
+        admission, own_aside = stage.decide(own, decoded.of(first, first + len(own)))
+        admissions.append(admission)
+        aside += own_aside
+        stretches.append(stage.stretch(start))
         first += len(own)
-    return taken
+    partitions = np.repeat([stage.partition for stage, _ in several], [*map(len, accepted)])
+    return Taken(
+        stretches,
+        len(records),
+        _applied(several[0][0], decoded, Admission.joined(admissions), records, partitions),
+        aside,
+        int(records.timestamps.min()) if len(records) else None,
+    )
 
 
-def fold_topic(plan: InputPlan, taken: Sequence[Taken]) -> list[Section]:
-    """Fold the events that several partitions of a topic applied, at once."""
-    events = concatenate([found.applied for found in taken])
-    return [section for source in plan.folds for section in fold(source, events)]
+def _applied(
+    stage: FoldStage,
+    decoded: Decoded,
+    admission: Admission,
+    records: Records,
+    partitions: NDArray[np.intp],
+) -> pl.DataFrame:
+    """Return the events that count; ``stage`` is that of any of their partitions."""
+    columns = [pl.Series(WATERMARK, admission.watermarks, pl.Int64)]
+    if any(stage.definitions.rules.immediate(plan.source) for plan in stage.plan.folds):
+        columns += [
+            pl.Series(OFFSET, records.offsets[decoded.index], pl.Int64),
+            pl.Series(PARTITION, partitions[decoded.index], pl.Int32),
+        ]
+    # An expression over a frame costs as much as thousands of its rows.
+    frame = decoded.frame.hstack(columns)
+    if stage.plan.topic.restatable:
+        return with_earlier(frame, admission, stage.read)
+    applied = admission.applied
+    return frame if applied.all() else frame.filter(pl.Series(applied))
+
+
+def fold_topic(plan: InputPlan, taken: Taken) -> list[Section]:
+    """Fold the events of a topic that were applied."""
+    return [section for source in plan.folds for section in fold(source, taken.applied)]
 
 
 def immediate_actions(
-    definitions: Definitions, plan: InputPlan, taken: Sequence[Taken], created_ms: int
+    definitions: Definitions, plan: InputPlan, taken: Taken, created_ms: int
 ) -> list[dict[str, Any]]:
     """Return what rules that look at single events decide; as of just after each event."""
     actions: list[dict[str, Any]] = []
@@ -264,9 +275,8 @@ def immediate_actions(
         rules = definitions.rules.immediate(source.source)
         if not rules:
             continue
-        events = concatenate([found.applied for found in taken])
-        restated = _restated(events)
-        prepared = definitions.registry.prepare(source.source, events)
+        restated = _restated(taken.applied)
+        prepared = definitions.registry.prepare(source.source, taken.applied)
         for rule in rules:
             for place, met in sorted(_met(prepared.filter(rule.expression)).items()):
                 versions = {version: met.get(version, []) for version in restated.get(place, met)}
