@@ -7,6 +7,7 @@ for the broker happens in a thread, so that batches are collected meanwhile.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -61,6 +62,9 @@ COMPANY_S = 0.01
 #: Partials that have waited so long are a backlog too: there is always more of them. On a full
 #: machine a single wave of publication holds them up for a second, and must not put off the next.
 BACKLOG_S = 3.0
+
+#: Its multiples lie far from each other in any interval, however many there are.
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 #: How far a partition may run ahead of the others in a rebuild, in event time.
 AHEAD_MS = 600_000
@@ -305,11 +309,11 @@ class Worker:
 
         With its checkpoint all that has changed in a partition is published, and scopes of a longer
         interval keep the pace from there. All partitions at once would hold up what is published
-        most often, in the worker and in whoever reads its records.
+        most often, in the worker and in whoever reads its records. Steps of the golden ratio keep
+        any number of them apart, in the intervals of scopes as well, which are parts of this one.
         """
         every_s = self.settings.checkpoint_interval_s
-        share = tp.partition / self.definitions.catalogue[tp.topic].partitions
-        return now - (now - share * every_s) % every_s
+        return now - (now - tp.partition * GOLDEN_RATIO * every_s) % every_s
 
     def _due(self, now: float) -> set[bool]:
         """Tell what is due: partials (True) after a moment, inputs (False) by time or number.

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from faust.types import TP
 from structlog.testing import capture_logs
@@ -75,16 +76,26 @@ async def test_a_worker_that_loses_its_partitions_while_it_ends_does_not_wait_fo
 def test_partitions_are_written_down_one_after_the_other():
     """Each once in an interval, also after all were at once: each brings a wave of KPI records."""
     saving = worker(Transactions(), checkpoint_interval_s=8)
-    partials = [TP(PARTIALS, partition) for partition in range(4)]
-    saving._saved = dict.fromkeys(partials, 0.0)
+    saving._saved = dict.fromkeys((TP(PARTIALS, partition) for partition in range(4)), 0.0)
     found = []
-    for now in (99.5, 100.4, 100.9, *range(101, 117)):
+    for now in (99.5, *range(100, 117)):
         due = saving._due_checkpoints(now, with_merge=True)
         saving._saved |= {tp: saving._turn(tp, now) for tp in due}
         found.append(sorted(tp.partition for tp in due))
 
-    turns = [[], [3], [], [0], [], [1], [], [2]]
-    assert [[*range(4)], [2], [], *turns, *turns] == found
+    turns = [[1], [], [3], [0], [], [2], [], []]
+    assert [[*range(4)], [], *turns, *turns] == found
+
+
+def test_scopes_that_keep_the_pace_of_checkpoints_are_published_one_partition_after_the_other():
+    """In half the interval of checkpoints, too, no two partitions have their wave at once."""
+    saving = worker(Transactions(), checkpoint_interval_s=10)
+    for partitions in (4, 8, 12, 16):
+        turns = [saving._turn(TP(PARTIALS, number), 1_000.0) % 5 for number in range(partitions)]
+        places = sorted(turns)
+        gaps = np.diff([*places, places[0] + 5])
+
+        assert min(gaps) > 0.3 * 5 / partitions
 
 
 def test_a_checkpoint_waits_for_a_merge_but_not_for_ever():
