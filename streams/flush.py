@@ -86,10 +86,11 @@ class Engine:
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
     rebuild, what is in the topics already: that is decided again, and not published again. One that
     ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
-    would be replaced at once. A scope of a partition is published with a merge that comes
-    ``leeway_ms`` before its interval is over, and waits as long for one after it: what a merge
-    brings is then not kept for the rest of an interval. Hopping windows that still fill up have
-    their first record then, and further ones with checkpoints only, until they are the fullest.
+    would be replaced at once. Scopes of the shortest interval are published with a merge that comes
+    ``leeway_ms`` before it is over, and wait as long for one after it: what a merge brings is then
+    not kept for the rest of an interval. The others are many records, and hold nobody up in a flush
+    of their own; if none comes for as long, they go with any. Hopping windows that still fill up
+    have their first record then, further ones with checkpoints only, until they are the fullest.
     """
 
     definitions: Definitions
@@ -106,6 +107,8 @@ class Engine:
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[tuple[str, TP], int] = field(default_factory=dict)
     _to_publish: dict[str, list[TP]] = field(default_factory=dict)
+    _least_ms: int = 0
+    _most_often: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._codecs = {
@@ -117,6 +120,13 @@ class Engine:
             for scope in self.definitions.registry.scopes
             if scope.windows
         }
+        every_ms = {
+            scope.id: scope.publish_every_ms
+            for scope in self.definitions.registry.scopes
+            if scope.windows
+        }
+        self._least_ms = min(every_ms.values(), default=0)
+        self._most_often = {name for name, each in every_ms.items() if each == self._least_ms}
 
     @property
     def positions(self) -> dict[TP, int]:
@@ -152,7 +162,13 @@ class Engine:
             by_partition.setdefault(batch.tp, []).append(batch)
         self._fold(flush, by_partition, advances or {}, now_ms)
         moved = self._merge(flush, by_partition, now_ms)
-        self._publish(flush, now_ms, moved=moved, whole=self.merges if publish_all else checkpoint)
+        self._publish(
+            flush,
+            now_ms,
+            moved=moved,
+            takes=bool(batches),
+            whole=self.merges if publish_all else checkpoint,
+        )
         for tp in moved | {tp for tp in flush.offsets if tp in self.folds}:
             self._write_progress(flush, tp)
         # State does not tell what is changed and not yet published.
@@ -169,7 +185,7 @@ class Engine:
     def is_due(self, now_ms: int) -> bool:
         """Tell whether any scope has changes that no merge took along in its interval."""
         return self.is_behind or any(
-            self._is_scope_due(scope_id, tp, now_ms - self.leeway_ms)
+            self._is_scope_due(scope_id, tp, self._look_ms(scope_id, now_ms))
             and stage.merge.has_changed(scope_id, filling=False)
             for scope_id in self._records
             for tp, stage in self.merges.items()
@@ -301,12 +317,28 @@ class Engine:
         every = self.definitions.registry.scope(scope_id).publish_every_ms
         return self._published_ms.get((scope_id, tp), 0) + every
 
-    def _publish(self, flush: Flush, now_ms: int, *, moved: set[TP], whole: Collection[TP]) -> None:
+    def _look_ms(
+        self, scope_id: str, now_ms: int, *, is_moved: bool = False, takes: bool = False
+    ) -> int:
+        """Return up to when a scope of a partition is to be due, to go out now.
+
+        ``is_moved`` says that the flush merges something of the partition, ``takes`` that it takes
+        anything of any.
+        """
+        if scope_id in self._most_often:
+            return now_ms + (self.leeway_ms if is_moved else -self.leeway_ms)
+        return now_ms - self.leeway_ms if takes else now_ms
+
+    def _publish(
+        self, flush: Flush, now_ms: int, *, moved: set[TP], takes: bool, whole: Collection[TP]
+    ) -> None:
         if self.hurries:
             self._put_off(now_ms)
-        leeway_ms = self.leeway_ms
-        look_ms = {tp: now_ms + (leeway_ms if tp in moved else -leeway_ms) for tp in self.merges}
         for scope_id in self._records:
+            look_ms = {
+                tp: self._look_ms(scope_id, now_ms, is_moved=tp in moved, takes=takes)
+                for tp in self.merges
+            }
             waiting = self._to_publish.get(scope_id, [])
             due = [
                 tp
@@ -326,11 +358,9 @@ class Engine:
 
     def _put_off(self, now_ms: int) -> None:
         """Have what is published most often go out first, once there is time again."""
-        scopes = [self.definitions.registry.scope(scope_id) for scope_id in self._records]
-        least_ms = min((scope.publish_every_ms for scope in scopes), default=0)
-        for scope in scopes:
+        for scope_id in self._records:
             for tp in self.merges:
-                self._published_ms[scope.id, tp] = now_ms - least_ms
+                self._published_ms[scope_id, tp] = now_ms - self._least_ms
 
     def _publish_scope(
         self, flush: Flush, scope_id: str, now_ms: int, whole: Collection[TP]

@@ -284,7 +284,7 @@ class Worker:
         METRICS.far_behind(self.engine.hurries)
         due = self._due(now)
         advances = self._due_advances(now)
-        checkpoint = self._due_checkpoints(now, with_merge=True in due)
+        checkpoint = self._due_checkpoints(now, alone=not due)
         if due or advances or checkpoint or self.engine.is_due(_now_ms()):
             await self.flush(advances=advances, checkpoint=checkpoint)
         else:
@@ -292,15 +292,16 @@ class Worker:
             self._arrived.clear()
         self._measure(now)
 
-    def _due_checkpoints(self, now: float, *, with_merge: bool) -> set[TP]:
+    def _due_checkpoints(self, now: float, *, alone: bool) -> set[TP]:
         """Return the partitions whose state is to be written down.
 
-        With a merge it costs no flush of its own; what no merge comes to waits one interval longer.
+        In a flush of its own it holds nobody up; if none comes for one of the inputs' intervals, it
+        goes with any.
         """
         every_s = self.settings.checkpoint_interval_s
         if self.engine.hurries:
             every_s *= HURRIED_CHECKPOINTS
-        if not with_merge:
+        if not alone:
             every_s += self.settings.flush_interval_ms / 1000
         return {tp for tp, saved in self._saved.items() if now - saved >= every_s}
 

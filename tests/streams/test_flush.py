@@ -191,6 +191,29 @@ def test_a_scope_goes_out_with_the_merge_that_comes_about_when_it_is_due():
     assert [False, True] == [engine.is_due(now_ms) for now_ms in (11_749, 11_750)]
 
 
+def test_what_is_published_less_often_has_a_flush_of_its_own():
+    """It is many records: what is taken and merged does not wait for them, but for so long."""
+    engine = _engine()
+    engine.leeway_ms = 250
+    engine.flush(_partials(engine.flush([_batch(_event("a"))], 10_000)), 10_000)
+    found = []
+    for before, now_ms in enumerate([14_800, 15_100, 15_250], start=1):
+        folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
+        is_due = engine.is_due(now_ms)
+        merged = engine.flush(_partials(folded, before), now_ms)
+        found.append((is_due, *(_with_agents(each) for each in (folded, merged))))
+    folded = engine.flush([_batch(_event("e4"), before=4)], 19_000)
+    engine.flush(_partials(folded, 4), 19_000)
+
+    assert [(False, False, False), (True, False, False), (False, True, False)] == found
+    alone = [_with_agents(engine.flush([], now_ms)) for now_ms in (19_999, 20_000)]
+    assert [False, True] == alone
+
+
+def _with_agents(flush: Flush) -> bool:
+    return any((key or b"").startswith(b"agent|") for key in _keys(flush))
+
+
 def test_one_that_is_far_behind_publishes_with_checkpoints_only():
     """What it would say in between is old, and its time is for getting on; nothing is left out."""
     engine, eager = _engine(), _engine()

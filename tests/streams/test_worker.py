@@ -79,7 +79,7 @@ def test_partitions_are_written_down_one_after_the_other():
     saving._saved = dict.fromkeys((TP(PARTIALS, partition) for partition in range(4)), 0.0)
     found = []
     for now in (99.5, *range(100, 117)):
-        due = saving._due_checkpoints(now, with_merge=True)
+        due = saving._due_checkpoints(now, alone=True)
         saving._saved |= {tp: saving._turn(tp, now) for tp in due}
         found.append(sorted(tp.partition for tp in due))
 
@@ -98,14 +98,14 @@ def test_scopes_that_keep_the_pace_of_checkpoints_are_published_one_partition_af
         assert min(gaps) > 0.3 * 5 / partitions
 
 
-def test_a_checkpoint_waits_for_a_merge_but_not_for_ever():
-    """With one it is no transaction of its own; while nothing comes it is late by an interval."""
+def test_a_checkpoint_waits_for_a_flush_of_its_own_but_not_for_ever():
+    """What is merged meanwhile is waited for more; if there is always some, it is late once."""
     saving = worker(Transactions(), checkpoint_interval_s=10, flush_interval_ms=500)
     saving._saved = {PLACE: 100.0}
 
     assert [set(), {PLACE}, set(), {PLACE}] == [
-        saving._due_checkpoints(now, with_merge=with_merge)
-        for now, with_merge in ((109.9, True), (110.0, True), (110.4, False), (110.5, False))
+        saving._due_checkpoints(now, alone=alone)
+        for now, alone in ((109.9, True), (110.0, True), (110.4, False), (110.5, False))
     ]
 
 
