@@ -1,6 +1,6 @@
 """The predicates of a contract, asked of whole columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -22,6 +22,12 @@ class Checks:
             for array in dict.fromkeys(check.each for check in checks if check.each)
         }
 
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """The columns that are asked; of those that are arrays with the fields that are."""
+        flat: dict[str, Sequence[str]] = dict.fromkeys(_asked(self._flat), ())
+        return flat | {array: _asked(checks) for array, checks in self._arrays.items()}
+
     def violations(self, frame: pl.DataFrame) -> dict[int, ContractViolation]:
         """Return the first violation of each row that has one, by row number."""
         found: dict[int, ContractViolation] = {}
@@ -32,11 +38,16 @@ class Checks:
     def _findings(self, frame: pl.DataFrame) -> Iterator[tuple[int, str, str]]:
         yield from _broken(frame, self._flat)
         for array, checks in self._arrays.items():
-            elements = frame.select(pl.col(array), row=pl.int_range(pl.len())).explode(array)
-            rows = elements.get_column("row")
-            fields = elements.get_column(array).struct.unnest()
-            for element, field, problem in _broken(fields, checks):
-                yield rows[element], field, problem
+            elements = frame.get_column(array).explode().struct.unnest()
+            broken = list(_broken(elements, checks))
+            if broken:
+                numbered = frame.select(pl.col(array), row=pl.int_range(pl.len()))
+                rows = numbered.explode(array).get_column("row")
+                yield from ((rows[element], *problem) for element, *problem in broken)
+
+
+def _asked(checks: Sequence[Check]) -> list[str]:
+    return sorted({n for check in checks for n in pl.sql_expr(check.check).meta.root_names()})
 
 
 def _integer_checks(contract: Contract) -> Iterator[Check]:
