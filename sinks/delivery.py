@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-import polars as pl
 import redis
 import structlog
 from confluent_kafka import (
@@ -28,11 +27,11 @@ from confluent_kafka import (
 )
 
 from schemas.codec import Codec, Decoded
-from schemas.headers import Headers
+from schemas.headers import Headers, schema_key
 from sinks.keys import DEFAULT_KEYS, Keys
 from sinks.positions import Partition, RedisPositions, Step
 from sinks.redis_actions import RedisActions
-from sinks.redis_kpis import RedisKpis, Written
+from sinks.redis_kpis import COLUMNS, Piece, RedisKpis, Written
 
 #: Whoever is far behind takes many versions of one record at once, and writes the newest alone:
 #: the more there are, the fewer of them. Tens of megabytes, as many as the client fetches ahead.
@@ -99,15 +98,22 @@ class KpiTarget:
             left = [r for r in left if older and r.offset < older.get((r.partition, r.key), 0)]
         return Outcome(Written(applied, count - applied - rejected), rejected)
 
-    def _decoded(
-        self, records: Sequence[Record], refused: list[Record]
-    ) -> Iterator[tuple[list[str], pl.DataFrame]]:
-        """Yield names and columns of what can be decoded, some at a time; collect the others."""
+    def _decoded(self, records: Sequence[Record], refused: list[Record]) -> Iterator[Piece]:
+        """Yield what can be decoded, some at a time; collect the others."""
         for start in range(0, len(records), PIECE_RECORDS):
             piece = records[start : start + PIECE_RECORDS]
-            decoded = _decode(self.codec, piece)
+            decoded = _decode(self.codec, piece, COLUMNS)
             refused += [piece[each.index] for each in decoded.rejected]
-            yield [cast(bytes, piece[i].key).decode() for i in decoded.index], decoded.frame
+            sound = [piece[i] for i in decoded.index.tolist()]
+            names = [cast(bytes, record.key).decode() for record in sound]
+            yield names, [self._framed(record) for record in sound], decoded.frame
+
+    def _framed(self, record: Record) -> bytes:
+        """Return the value with its schema's id: no header goes along with it."""
+        value = cast(bytes, record.value)
+        if not record.headers or schema_key(record.headers) is None:
+            return value
+        return self.codec.encode(self.codec.decode(value, record.headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +241,9 @@ class Delivery:
         source = cluster or ""
 
         def claim() -> None:
-            if not self._positions.claim(source):
-                log.warning("redis_held_another_clusters_records", removed=True, cluster=source)
+            held = self._positions.claim(source)
+            if held is not None:
+                log.warning("redis_held_other_records", held=held, removed=True, cluster=source)
 
         self._persist(claim)
 
@@ -334,11 +341,14 @@ def _few_first(records: Collection[Record]) -> list[Record]:
     return [r for _, r in sorted(zip(scopes, records, strict=True), key=lambda x: counts[x[0]])]
 
 
-def _decode(codec: Codec, records: Sequence[Record]) -> Decoded:
+def _decode(
+    codec: Codec, records: Sequence[Record], wanted: Sequence[str] | None = None
+) -> Decoded:
     decoded = codec.columns(
         [r.value for r in records],
         [r.append_time_ms for r in records],
         [r.headers for r in records],
+        wanted,
     )
     for rejected in decoded.rejected:
         at = records[rejected.index]

@@ -16,7 +16,15 @@ from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis
 from sinks.wallboard.boards import load_boards
 from sinks.wallboard.server import STATIC, Wallboard
-from tests.sinks.builders import COMPUTED_MS, action, action_columns, kpi, kpi_columns, kpi_record
+from tests.sinks.builders import (
+    COMPUTED_MS,
+    KPI_CODEC,
+    action,
+    action_columns,
+    kpi,
+    kpi_columns,
+    kpi_record,
+)
 
 BOARDS = load_boards(Path(__file__).parents[2] / "deploy" / "boards")
 Served = Callable[..., Awaitable[TestClient[Any, Any]]]
@@ -28,8 +36,8 @@ async def serve(redis_url: str) -> AsyncIterator[Served]:
     clients: list[TestClient[Any, Any]] = []
 
     async def make(url: str = redis_url) -> TestClient[Any, Any]:
-        store = redis.asyncio.Redis.from_url(url, decode_responses=True)
-        board = Wallboard(store, BOARDS, now_ms=lambda: COMPUTED_MS + 61_000, beat_s=0.2)
+        store = redis.asyncio.Redis.from_url(url)
+        board = Wallboard(store, BOARDS, KPI_CODEC, now_ms=lambda: COMPUTED_MS + 61_000, beat_s=0.2)
         clients.append(TestClient(TestServer(board.application())))
         await clients[-1].start_server()
         return clients[-1]
