@@ -10,7 +10,6 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
@@ -37,7 +36,7 @@ from sinks.redis_kpis import COLUMNS, Piece, RedisKpis, Written
 #: the more there are, the fewer of them. Tens of megabytes, as many as the client fetches ahead.
 BATCH_RECORDS = 32_000
 #: So many are decoded while Redis writes those before them.
-PIECE_RECORDS = 1_000
+PIECE_RECORDS = 2_000
 _POLL_S = 0.25
 _ADVANCE_S = 0.2
 _BEAT_S = 1.0
@@ -336,9 +335,10 @@ class Delivery:
 
 def _few_first(records: Collection[Record]) -> list[Record]:
     """Return the records by how many there are of their scope: a few hold nobody up for long."""
-    scopes = [cast(bytes, record.key).partition(b"|")[0] for record in records]
-    counts = Counter(scopes)
-    return [r for _, r in sorted(zip(scopes, records, strict=True), key=lambda x: counts[x[0]])]
+    scopes: dict[bytes, list[Record]] = {}
+    for record in records:
+        scopes.setdefault(cast(bytes, record.key).partition(b"|")[0], []).append(record)
+    return [record for scope in sorted(scopes.values(), key=len) for record in scope]
 
 
 def _decode(

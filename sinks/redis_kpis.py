@@ -301,13 +301,11 @@ def _by_head(names: Sequence[str]) -> dict[_Head, list[_Row]]:
 def _reach(
     rows: Sequence[_Row], computed_ms: Sequence[int], watermarks_ms: Sequence[int | None]
 ) -> _Reach:
-    places = [i for *_, i in rows]
-    known = [watermark for i in places if (watermark := watermarks_ms[i]) is not None]
-    return _Reach(
-        max([int(start) for _, start, _ in rows]),
-        max([computed_ms[i] for i in places]),
-        max(known, default=None),
-    )
+    # Few of these differ.
+    starts = {start for _, start, _ in rows}
+    computed = {computed_ms[i] for *_, i in rows}
+    watermarks = {at for *_, i in rows if (at := watermarks_ms[i]) is not None}
+    return _Reach(max(map(int, starts)), max(computed), max(watermarks, default=None))
 
 
 def _furthest(one: _Reach, other: _Reach) -> _Reach:

@@ -12,6 +12,8 @@ import redis.asyncio
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
+from schemas.codec import Codec
+from schemas.registry_server import ConfluentRegistry
 from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis
 from sinks.wallboard.boards import load_boards
@@ -188,6 +190,22 @@ async def test_a_silent_redis_is_told_to_pages_and_programs(serve):
         (await client.get(p)).status for p in ("/api/boards/default", "/readyz", "/healthz")
     ]
     assert [503, 503, 200] == statuses
+
+
+async def test_a_registry_that_does_not_answer_is_told_like_a_silent_redis(redis_url, sink):
+    """Nothing is known of the records then; none is passed over."""
+    sink.write(*kpi_columns([overall(81.0)]))
+    codec = Codec(
+        "kpi-record",
+        ConfluentRegistry("http://127.0.0.1:1", config={"max.retries": 0}),
+        "andon.kpis.v1",
+    )
+    board = Wallboard(redis.asyncio.Redis.from_url(redis_url), BOARDS, codec)
+
+    async with TestClient(TestServer(board.application())) as client:
+        answer = await client.get("/api/boards/default")
+
+        assert 503 == answer.status
 
 
 async def test_the_page_needs_nothing_from_elsewhere(serve):
