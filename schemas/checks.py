@@ -1,6 +1,6 @@
 """The predicates of a contract, asked of whole columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -22,6 +22,12 @@ class Checks:
             for array in dict.fromkeys(check.each for check in checks if check.each)
         }
 
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """The columns that are asked; of those that are arrays with the fields that are."""
+        flat: dict[str, Sequence[str]] = dict.fromkeys(self._flat.columns, ())
+        return flat | {array: checks.columns for array, checks in self._arrays.items()}
+
     def violations(self, frame: pl.DataFrame) -> dict[int, ContractViolation]:
         """Return the first violation of each row that has one, by row number."""
         found: dict[int, ContractViolation] = {}
@@ -32,11 +38,12 @@ class Checks:
     def _findings(self, frame: pl.DataFrame) -> Iterator[tuple[int, str, str]]:
         yield from self._flat.broken(frame)
         for array, checks in self._arrays.items():
-            elements = frame.select(pl.col(array), row=pl.int_range(pl.len())).explode(array)
-            rows = elements.get_column("row")
-            fields = elements.get_column(array).struct.unnest()
-            for element, field, problem in checks.broken(fields):
-                yield rows[element], field, problem
+            elements = frame.get_column(array).explode().struct.unnest()
+            broken = list(checks.broken(elements))
+            if broken:
+                numbered = frame.select(pl.col(array), row=pl.int_range(pl.len()))
+                rows = numbered.explode(array).get_column("row")
+                yield from ((rows[element], *problem) for element, *problem in broken)
 
 
 def _integer_checks(contract: Contract) -> Iterator[Check]:
@@ -53,6 +60,11 @@ class _Predicates:
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = [(check, ~pl.sql_expr(check.check)) for check in checks]
         self._any = pl.any_horizontal(is_broken for _, is_broken in self._checks).any()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are asked."""
+        return sorted({name for _, broken in self._checks for name in broken.meta.root_names()})
 
     def broken(self, frame: pl.DataFrame) -> Iterator[tuple[int, str, str]]:
         """Yield row, field and problem of every predicate that is false; null counts as true."""

@@ -202,22 +202,30 @@ class Codec:
         values: Sequence[bytes | None],
         append_times_ms: Sequence[int] | Index,
         headers: Sequence[Headers] | None = None,
+        wanted: Sequence[str] | None = None,
     ) -> Decoded:
         """Return a batch's valid records as columns of the newest version, the rest as reasons.
 
         `append_times_ms` are the broker's, one a value; none, or one not above 0, limits nothing.
+        `wanted` names the columns to return; records are judged by all that is in them.
         Raise RegistryUnavailable where a schema cannot be asked for: nothing is decided then.
         """
         found = _Findings()
-        frame = self._decode_usual(values) if values else self._frame([])
+        frame = self._decode_usual(values, wanted) if values else self._frame([])
         if frame is None:
             self._decode_carefully(values, headers, found)
         else:
             found.add(frame, np.arange(len(values)))
-        return self._checked(self._joined(found), append_times_ms)
+        decoded = self._checked(self._joined(found), append_times_ms)
+        return decoded if wanted is None else replace(decoded, frame=decoded.frame.select(wanted))
 
-    def _decode_usual(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
-        """Return the rows if all values are sound records of the schema seen last, else None."""
+    def _decode_usual(
+        self, values: Sequence[bytes | None], wanted: Sequence[str] | None
+    ) -> pl.DataFrame | None:
+        """Return the rows if all values are sound records of the schema seen last, else None.
+
+        Columns that are neither wanted nor asked by a check are left out.
+        """
         schema_id, writer = self._usual or (self.schema_id, self._own)
         batch = _try_read(writer, values)
         if batch is None:
@@ -228,7 +236,21 @@ class Codec:
         ids = np.frombuffer(prefix(schema_id), "<u4", offset=1)
         if not (_bits(batch, ID_COLUMN, "<u4") == ids).all() or not _ends(batch).all():
             return None
-        return _rows(writer, batch)
+        if wanted is None or writer.reader is not None:
+            return _rows(writer, batch)
+        return self._narrow_rows(batch, wanted)
+
+    def _narrow_rows(self, batch: pa.RecordBatch, wanted: Sequence[str]) -> pl.DataFrame:
+        """Return the columns of our own schema that are wanted, and what checks look at."""
+        asked = {"event_time": (), **self._checks.columns}
+        columns = {
+            name: _narrowed(batch.column(name), () if name in wanted else asked.get(name, ()))
+            for name in self.contract.columns
+            if name in wanted or name in asked
+        }
+        frame = pl.from_arrow(pa.table(columns))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
     def _decode_carefully(
         self, values: Sequence[bytes | None], headers: Sequence[Headers] | None, found: _Findings
@@ -401,6 +423,14 @@ def _is_text(array: pa.Array) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _narrowed(array: pa.Array, fields: Sequence[str]) -> pa.Array:
+    """Return an array of records with some of their fields; without fields as it is."""
+    if not fields or array.null_count:
+        return array
+    parts = [array.values.field(name) for name in fields]
+    return pa.ListArray.from_arrays(array.offsets, pa.StructArray.from_arrays(parts, fields))
 
 
 def _rows(writer: Writer, batch: pa.RecordBatch) -> pl.DataFrame:

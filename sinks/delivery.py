@@ -10,12 +10,10 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-import polars as pl
 import redis
 import structlog
 from confluent_kafka import (
@@ -28,17 +26,17 @@ from confluent_kafka import (
 )
 
 from schemas.codec import Codec, Decoded
-from schemas.headers import Headers
+from schemas.headers import Headers, schema_key
 from sinks.keys import DEFAULT_KEYS, Keys
 from sinks.positions import Partition, RedisPositions, Step
 from sinks.redis_actions import RedisActions
-from sinks.redis_kpis import RedisKpis, Written
+from sinks.redis_kpis import COLUMNS, Piece, RedisKpis, Written
 
 #: Whoever is far behind takes many versions of one record at once, and writes the newest alone:
 #: the more there are, the fewer of them. Tens of megabytes, as many as the client fetches ahead.
 BATCH_RECORDS = 32_000
 #: So many are decoded while Redis writes those before them.
-PIECE_RECORDS = 1_000
+PIECE_RECORDS = 2_000
 _POLL_S = 0.25
 _ADVANCE_S = 0.2
 _BEAT_S = 1.0
@@ -99,15 +97,22 @@ class KpiTarget:
             left = [r for r in left if older and r.offset < older.get((r.partition, r.key), 0)]
         return Outcome(Written(applied, count - applied - rejected), rejected)
 
-    def _decoded(
-        self, records: Sequence[Record], refused: list[Record]
-    ) -> Iterator[tuple[list[str], pl.DataFrame]]:
-        """Yield names and columns of what can be decoded, some at a time; collect the others."""
+    def _decoded(self, records: Sequence[Record], refused: list[Record]) -> Iterator[Piece]:
+        """Yield what can be decoded, some at a time; collect the others."""
         for start in range(0, len(records), PIECE_RECORDS):
             piece = records[start : start + PIECE_RECORDS]
-            decoded = _decode(self.codec, piece)
+            decoded = _decode(self.codec, piece, COLUMNS)
             refused += [piece[each.index] for each in decoded.rejected]
-            yield [cast(bytes, piece[i].key).decode() for i in decoded.index], decoded.frame
+            sound = [piece[i] for i in decoded.index.tolist()]
+            names = [cast(bytes, record.key).decode() for record in sound]
+            yield names, [self._framed(record) for record in sound], decoded.frame
+
+    def _framed(self, record: Record) -> bytes:
+        """Return the value with its schema's id: no header goes along with it."""
+        value = cast(bytes, record.value)
+        if not record.headers or schema_key(record.headers) is None:
+            return value
+        return self.codec.encode(self.codec.decode(value, record.headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +240,9 @@ class Delivery:
         source = cluster or ""
 
         def claim() -> None:
-            if not self._positions.claim(source):
-                log.warning("redis_held_another_clusters_records", removed=True, cluster=source)
+            held = self._positions.claim(source)
+            if held is not None:
+                log.warning("redis_held_other_records", held=held, removed=True, cluster=source)
 
         self._persist(claim)
 
@@ -329,16 +335,20 @@ class Delivery:
 
 def _few_first(records: Collection[Record]) -> list[Record]:
     """Return the records by how many there are of their scope: a few hold nobody up for long."""
-    scopes = [cast(bytes, record.key).partition(b"|")[0] for record in records]
-    counts = Counter(scopes)
-    return [r for _, r in sorted(zip(scopes, records, strict=True), key=lambda x: counts[x[0]])]
+    scopes: dict[bytes, list[Record]] = {}
+    for record in records:
+        scopes.setdefault(cast(bytes, record.key).partition(b"|")[0], []).append(record)
+    return [record for scope in sorted(scopes.values(), key=len) for record in scope]
 
 
-def _decode(codec: Codec, records: Sequence[Record]) -> Decoded:
+def _decode(
+    codec: Codec, records: Sequence[Record], wanted: Sequence[str] | None = None
+) -> Decoded:
     decoded = codec.columns(
         [r.value for r in records],
         [r.append_time_ms for r in records],
         [r.headers for r in records],
+        wanted,
     )
     for rejected in decoded.rejected:
         at = records[rejected.index]

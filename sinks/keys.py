@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+#: What lies under these names, and in which form: another one cannot be read, nor added to.
+FORM = "avro-1"
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -15,22 +18,22 @@ class Keys:
     prefix: str = "andon"
 
     def records(self, series: str) -> str:
-        """Hash: start of the window in ms -> KPI record as JSON, for the newest windows."""
+        """Hash, for the newest windows: start in ms -> KPI record as in Kafka, framed Avro.
+
+        Beside each lies its version (`version_field`), and once for all when their computed time
+        (`renewed`, in ms) last prolonged the life of the series.
+        """
         return f"{self.prefix}:kpi:{series}"
 
-    def versions(self, series: str) -> str:
-        """Hash: start of the window in ms -> version of the record that is there."""
-        return f"{self.prefix}:versions:{series}"
-
     def history(self, series: str) -> str:
-        """Sorted set by start in ms: version, start and KPI values of one window as JSON.
+        """Sorted set by start in ms: version, a blank and the KPI record of one window.
 
         Of the windows before those whose records are there: each is in one of the two.
         """
         return f"{self.prefix}:history:{series}"
 
     def members(self, head: str) -> str:
-        """Sorted set by computed time in ms: the key values seen under a head."""
+        """Sorted set by computed time in ms, to the minute: the key values seen under a head."""
         return f"{self.prefix}:members:{head}"
 
     def changed(self, head: str) -> str:
@@ -73,7 +76,7 @@ class Keys:
 
     @property
     def source(self) -> str:
-        """String: id of the Kafka cluster that everything here came from."""
+        """String: FORM of everything here, and id of the Kafka cluster that it came from."""
         return f"{self.prefix}:delivery:source"
 
     @property
@@ -83,6 +86,15 @@ class Keys:
 
 
 DEFAULT_KEYS = Keys()
+
+
+def version_field(start_ms: int | str) -> str:
+    """Return the field of a series' records that holds the version of a window's record.
+
+    >>> version_field(917863200000)
+    'v917863200000'
+    """
+    return f"v{start_ms}"
 
 
 def head_of(series: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import redis
 
-from sinks.keys import DEFAULT_KEYS, Keys
+from sinks.keys import DEFAULT_KEYS, FORM, Keys
 
 _LUA_ADVANCE = """
 local moved = {}
@@ -82,18 +82,19 @@ class RedisPositions:
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return {by_name[name]: _position(held) for name, held in pairs}
 
-    def claim(self, source: str) -> bool:
-        """Make Redis hold what the Kafka cluster `source` says; return False if it held another's.
+    def claim(self, source: str) -> str | None:
+        """Make Redis hold what the Kafka cluster `source` says, in our form.
 
-        What another cluster wrote is removed: its versions cannot be compared with ours.
+        What another cluster wrote is removed, for its versions cannot be compared with ours, and
+        so is what was written in another form, which nobody reads. Return whose that was.
         """
-        held = self.client.get(self.keys.source)
-        if held == source.encode():
-            return True
+        ours, held = f"{FORM} {source}", self.client.get(self.keys.source)
+        if held == ours.encode():
+            return None
         if held is not None:
             self._clear()
-        self.client.set(self.keys.source, source)
-        return held is None
+        self.client.set(self.keys.source, ours)
+        return held.decode() if isinstance(held, bytes) else held
 
     def _clear(self) -> None:
         for key in self.client.scan_iter(match=f"{self.keys.prefix}:*", count=1_000):

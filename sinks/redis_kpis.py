@@ -1,18 +1,24 @@
-"""The latest KPI records in Redis: columns in, one script per chunk, compare-and-set on version."""
+"""The latest KPI records in Redis, as they came: a script per chunk, compare-and-set on version."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 import redis
+from redis.client import Pipeline
 
 from sinks.keys import DEFAULT_KEYS, Keys
 
 CHUNK = 100
+#: Columns of contract `kpi-record` that must be known of a record to keep it.
+COLUMNS = ("version", "computed_time", "watermark")
 _HOUR_MS = 3_600_000
+
+#: Kafka keys and values of some records, and COLUMNS of what the values say, in the same order.
+Piece = tuple[Sequence[str], Sequence[bytes], pl.DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,9 @@ class Written:
 
 
 # A call has rows of one head, and those of a member one after the other: what the windows of a
-# series have in common is asked and told once. Records are long, and no string of Lua is made of
-# one but for its own row: versions lie beside them, and values are taken from them when they go.
+# series have in common is asked and told once, for each command of a script costs a microsecond or
+# more. Lists of members and lives of series need not be exact to the minute: they are renewed when
+# a record is a minute younger than the one that did it last, or older, if a clock was put back.
 _LUA_RECORDS = """
 local prefix, scope, window = ARGV[1], ARGV[2], ARGV[3]
 local size, ttl, keep = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
@@ -55,85 +62,81 @@ local function newer(version, held)
   return version > held
 end
 
-local function version_of(text)
-  return text and string.match(text, '"version":(%d+)')
-end
-
-local function remember(key, start, version, record)
-  local held = redis.call('ZRANGEBYSCORE', key, start, start)[1]
+local function remember(history, start, version, record)
+  local held = redis.call('ZRANGEBYSCORE', history, start, start)[1]
   if held then
-    if not newer(version, version_of(held)) then return false end
-    redis.call('ZREM', key, held)
+    if not newer(version, string.match(held, '^%d+')) then return false end
+    redis.call('ZREM', history, held)
   end
-  local values = {}
-  for _, kpi in ipairs(cjson.decode(record).kpis) do
-    local value = tonumber(kpi.value)
-    values[kpi.kpi_id] = value and tonumber(string.format('%.4f', value)) or cjson.null
-  end
-  redis.call('ZADD', key, start, string.format(
-    '{"version":%s,"start_time":%s,"kpis":%s}', version, start, cjson.encode(values)))
-  redis.call('ZREMRANGEBYRANK', key, 0, -keep - 1)
-  redis.call('PEXPIRE', key, ttl)
+  redis.call('ZADD', history, start, version .. ' ' .. record)
+  redis.call('ZREMRANGEBYRANK', history, 0, -keep - 1)
+  redis.call('PEXPIRE', history, ttl)
   return true
 end
 
+local function leave(records, history, start)
+  if keep > 0 then
+    local held = redis.call('HMGET', records, start, 'v' .. start)
+    if held[1] and held[2] then remember(history, start, held[2], held[1]) end
+  end
+  redis.call('HDEL', records, start, 'v' .. start)
+end
+
 -- A window further back than its own length (a day may have 25 hours) is history.
-local function make_room(series, rows)
-  local starts, newest = redis.call('HKEYS', series.records), -math.huge
-  for _, start in ipairs(starts) do newest = math.max(newest, tonumber(start)) end
+local function make_room(records, history, rows)
+  local starts, newest = {}, -math.huge
+  for _, field in ipairs(redis.call('HKEYS', records)) do
+    local start = tonumber(field)
+    if start then starts[field], newest = start, math.max(newest, start) end
+  end
   for _, row in ipairs(rows) do newest = math.max(newest, tonumber(row.start)) end
   local oldest = newest - size * 1.1
-  for _, start in ipairs(starts) do
-    if tonumber(start) < oldest then
-      local record = keep > 0 and redis.call('HGET', series.records, start)
-      if record then remember(series.history, start, version_of(record), record) end
-      redis.call('HDEL', series.records, start)
-      redis.call('HDEL', series.versions, start)
-    end
+  for field, start in pairs(starts) do
+    if start < oldest then leave(records, history, field) end
   end
   for _, row in ipairs(rows) do row.past = tonumber(row.start) < oldest end
 end
 
-local function compare(series, rows)
-  local starts, opens = {}, false
-  for i, row in ipairs(rows) do starts[i] = row.start end
-  local versions = redis.call('HMGET', series.versions, unpack(starts))
-  -- A version speaks of nothing without its record.
-  if redis.call('EXISTS', series.records) == 0 then versions = {} end
+-- Marks the rows that are newer; returns whether a window opens, and when the series was renewed.
+local function compare(records, rows)
+  local fields, opens = {'renewed'}, false
+  for i, row in ipairs(rows) do fields[i + 1] = 'v' .. row.start end
+  local held = redis.call('HMGET', records, unpack(fields))
   for i, row in ipairs(rows) do
-    local held = versions[i] or version_of(redis.call('HGET', series.records, row.start))
-    row.newer = not held or newer(row.version, held)
-    opens = opens or not held
+    local version = held[i + 1]
+    row.newer = not version or newer(row.version, version)
+    opens = opens or not version
   end
-  return opens
+  return opens, held[1] and tonumber(held[1]) or -math.huge
 end
 
 local function write(member, rows)
   local name = scope .. '|' .. member .. '|' .. window
-  local series = {
-    records = prefix .. ':kpi:' .. name,
-    versions = prefix .. ':versions:' .. name,
-    history = prefix .. ':history:' .. name,
-  }
-  local records, versions, computed = {}, {}, 0
-  if compare(series, rows) then make_room(series, rows) end
+  local records, history = prefix .. ':kpi:' .. name, prefix .. ':history:' .. name
+  local fields, n, computed = {}, 0, 0
+  local opens, renewed = compare(records, rows)
+  if opens then make_room(records, history, rows) end
   for _, row in ipairs(rows) do
-    local start, version, record = row.start, row.version, row.record
-    if row.newer and not row.past then
-      records[#records + 1], records[#records + 2] = start, record
-      versions[#versions + 1], versions[#versions + 2] = start, version
-      computed = math.max(computed, tonumber(row.computed))
-    elseif row.newer then
-      row.newer = keep > 0 and remember(series.history, start, version, record)
+    if row.newer then
+      local start, record = row.start, string.sub(texts, row.from, row.to)
+      if row.past then
+        row.newer = keep > 0 and remember(history, start, row.version, record)
+      else
+        fields[n + 1], fields[n + 2] = start, record
+        fields[n + 3], fields[n + 4] = 'v' .. start, row.version
+        n, computed = n + 4, math.max(computed, tonumber(row.computed))
+      end
+      if row.newer then changed[#changed + 1] = name .. '|' .. start end
     end
-    if row.newer then changed[#changed + 1] = name .. '|' .. start end
   end
-  if #records == 0 then return end
-  redis.call('HSET', series.records, unpack(records))
-  redis.call('HSET', series.versions, unpack(versions))
-  redis.call('PEXPIRE', series.records, ttl)
-  redis.call('PEXPIRE', series.versions, ttl)
-  members[#members + 1], members[#members + 2] = computed, member
+  if n == 0 then return end
+  local renews = math.abs(computed - renewed) >= 60000
+  if renews then fields[n + 1], fields[n + 2] = 'renewed', string.format('%.0f', computed) end
+  redis.call('HSET', records, unpack(fields))
+  if renews then
+    redis.call('PEXPIRE', records, ttl)
+    members[#members + 1], members[#members + 2] = computed, member
+  end
 end
 
 local member, rows
@@ -144,9 +147,10 @@ do
     if rows then write(member, rows) end
     member, rows = name, {}
   end
-  local record = string.sub(texts, at, at + length - 1)
-  rows[#rows + 1] = {start = start, version = version, computed = computed, record = record}
+  local row = {start = start, version = version, computed = computed, from = at}
   at = at + length
+  row.to = at - 1
+  rows[#rows + 1] = row
 end
 write(member, rows)
 if #members > 0 then redis.call('ZADD', prefix .. ':members:' .. head, 'GT', unpack(members)) end
@@ -177,10 +181,24 @@ end
 return redis.status_reply('OK')
 """
 
-#: What all rows of a call have in common.
-_SHARED = ("scope", "window", "size", "ttl", "keep")
-#: What is short of a row, and how long its record is in bytes.
-_LINE = ("start", "version", "computed", "length", "member")
+
+class _Head(NamedTuple):
+    """A scope and the name of a window."""
+
+    scope: str
+    window: str
+
+
+#: Member and start of a record as they stand in its key, and its place in the piece.
+_Row = tuple[str, str, int]
+
+
+class _Reach(NamedTuple):
+    """How far a head has come; without a watermark until one is known."""
+
+    start_ms: int
+    computed_ms: int
+    watermark_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +206,7 @@ class RedisKpis:
     """Keeps the newest version of every KPI record; asked twice, it changes nothing.
 
     `client` must be made with `decode_responses=False`. Series of `without_history` scopes
-    (those of persons, of which there are many) leave no values behind for sparklines.
+    (those of persons, of which there are many) leave no records behind for sparklines.
     """
 
     client: redis.Redis
@@ -196,105 +214,101 @@ class RedisKpis:
     retention: Mapping[str, Retention] = field(default_factory=lambda: RETENTION)
     without_history: frozenset[str] = frozenset({"agent"})
 
-    def write(self, names: Sequence[str], records: pl.DataFrame) -> Written:
-        """Write KPI records, one a row in the columns of contract `kpi-record`.
+    def write(
+        self, names: Sequence[str], values: Sequence[bytes], records: pl.DataFrame
+    ) -> Written:
+        """Write KPI records: their Kafka keys, their values, and COLUMNS of what the values say.
 
-        `names` are their Kafka keys, in the same order. Raises redis.RedisError; a batch that was
-        written in part may simply be written again.
+        Raises redis.RedisError; a batch that was written in part may simply be written again.
         """
-        return self.write_pieces([(names, records)])
+        return self.write_pieces([(names, values, records)])
 
-    def write_pieces(self, pieces: Iterable[tuple[Sequence[str], pl.DataFrame]]) -> Written:
+    def write_pieces(self, pieces: Iterable[Piece]) -> Written:
         """Write KPI records as `write` does, each piece while the next one is made."""
-        count, applied, heads = 0, 0, []
+        count, applied = 0, 0
+        reached: dict[_Head, _Reach] = {}
         with ThreadPoolExecutor(1) as behind:
             writing: Future[list[int]] | None = None
-            for names, records in pieces:
-                rows = self._rows(*_newest(names, records))
-                pipe = self._pipe(rows)
+            for piece in pieces:
+                pipe = self._pipe(_newest(piece), reached)
                 applied += sum(writing.result()) if writing else 0
                 writing = behind.submit(pipe.execute)
-                heads.append(_heads(rows))
-                count += records.height
+                count += len(piece[0])
             applied += sum(writing.result()) if writing else 0
-        self._advance(pl.concat(heads))
+        if reached:
+            self._advance(reached)
         return Written(applied, count - applied)
 
-    def _pipe(self, rows: pl.DataFrame) -> redis.client.Pipeline:
+    def _pipe(self, piece: Piece, reached: dict[_Head, _Reach]) -> Pipeline:
+        """Return what writes the records, having noted how far they have come."""
+        names, values, records = piece
+        versions, *times = (records.get_column(name).to_list() for name in COLUMNS)
+        told = [f"{v} {c} {len(x)}" for v, c, x in zip(versions, times[0], values, strict=True)]
         pipe = self.client.pipeline(transaction=False)
         script = self.client.register_script(_LUA_RECORDS)
-        lines, records = _joined(rows["line"]), _joined(rows["record"])
-        start = 0
-        for *shared, count in rows.group_by(_SHARED, maintain_order=True).len().iter_rows():
-            for first in range(start, start + count, CHUNK):
-                some = slice(first, min(first + CHUNK, start + count))
-                arguments = [self.keys.prefix, *shared, lines(some), records(some)]
-                script(args=arguments, client=pipe)
-            start += count
+        for head, rows in _by_head(names).items():
+            rows.sort()
+            shared = self._shared(head)
+            for first in range(0, len(rows), CHUNK):
+                some = rows[first : first + CHUNK]
+                lines = [f"{start} {told[i]} {member}\n" for member, start, i in some]
+                texts = b"".join([values[i] for *_, i in some])
+                script(args=[*shared, "".join(lines), texts], client=pipe)
+            here = _reach(rows, *times)
+            reached[head] = _furthest(here, reached.get(head, here))
         return pipe
 
-    def _rows(self, names: pl.Series, records: pl.DataFrame) -> pl.DataFrame:
-        window = pl.col("window").struct
-        kind = window.field("kind")
-        fields = ["version", *(name for name in records.columns if name != "version")]
-        keeps = {kind: held.history for kind, held in self.retention.items()}
-        lives = {kind: held.ttl_ms for kind, held in self.retention.items()}
-        part = pl.lit(names).str.split("|").list
-        record = pl.struct(fields).struct.json_encode()
-        keep = kind.replace_strict(keeps, return_dtype=pl.Int64)
-        is_kept = ~pl.col("scope").is_in(list(self.without_history))
-        rows = records.select(
-            "scope",
-            "version",
-            "watermark",
-            part.get(2).alias("window"),
-            part.get(1).alias("member"),
-            window.field("start_time").alias("start"),
-            window.field("size_ms").alias("size"),
-            pl.col("computed_time").alias("computed"),
-            kind.replace_strict(lives, return_dtype=pl.Int64).alias("ttl"),
-            pl.when(is_kept).then(keep).otherwise(0).alias("keep"),
-            record.alias("record"),
-        )
-        line = pl.concat_str(*_LINE, separator=" ") + "\n"
-        return (
-            rows.with_columns(
-                pl.col("record").cast(pl.Binary),
-                length=pl.col("record").str.len_bytes(),
-            )
-            .with_columns(line.alias("line"))
-            .sort("scope", "window", "member")
-        )
+    def _shared(self, head: _Head) -> tuple[str | int, ...]:
+        """Return what all rows of a call have in common."""
+        kind, _, size_ms = head.window.partition(":")
+        held = self.retention[kind]
+        keep = 0 if head.scope in self.without_history else held.history
+        return self.keys.prefix, *head, size_ms, held.ttl_ms, keep
 
-    def _advance(self, heads: pl.DataFrame) -> None:
+    def _advance(self, reached: Mapping[_Head, _Reach]) -> None:
         """Tell how far heads have come: last, so that all their records are there by then."""
-        furthest = (
-            heads.group_by("head")
-            .max()
-            .with_columns(pl.col("watermark").cast(pl.String).fill_null(""))
-        )
-        columns = furthest.select("head", "start", "computed", "watermark", "ttl")
-        arguments = [value for row in columns.iter_rows() for value in row]
-        self.client.register_script(_LUA_HEADS)(args=[self.keys.prefix, *arguments])
+        arguments: list[str | int] = [self.keys.prefix]
+        for head, reach in reached.items():
+            watermark = "" if reach.watermark_ms is None else reach.watermark_ms
+            ttl_ms = self.retention[head.window.partition(":")[0]].ttl_ms
+            arguments += ["|".join(head), reach.start_ms, reach.computed_ms, watermark, ttl_ms]
+        self.client.register_script(_LUA_HEADS)(args=arguments)
 
 
-def _heads(rows: pl.DataFrame) -> pl.DataFrame:
-    head = pl.concat_str("scope", "window", separator="|").alias("head")
-    return rows.group_by(head).agg(pl.col("start", "computed", "watermark", "ttl").max())
+def _newest(piece: Piece) -> Piece:
+    """Return each name once, fit to stand in a line, with what has the highest version."""
+    names, values, records = piece
+    # A line break in a name would end its line.
+    names = [name.replace("\n", "%0A") for name in names]
+    if len({*names}) == len(names):
+        return names, values, records
+    versions = records.get_column("version").to_list()
+    newest: dict[str, int] = {}
+    for i in sorted(range(len(names)), key=versions.__getitem__):
+        newest[names[i]] = i
+    places = list(newest.values())
+    return list(newest), [values[i] for i in places], records[places]
 
 
-def _joined(texts: pl.Series) -> Callable[[slice], memoryview]:
-    """Return what gives the texts of some rows in one, without a copy of them."""
-    _, offsets, text = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
-    starts, whole = np.frombuffer(offsets, np.int64), memoryview(text)
-    return lambda rows: whole[starts[rows.start] : starts[rows.stop]]
+def _by_head(names: Sequence[str]) -> dict[_Head, list[_Row]]:
+    heads: dict[tuple[str, str], list[_Row]] = {}
+    for i, name in enumerate(names):
+        scope, member, window, start = name.split("|")
+        heads.setdefault((scope, window), []).append((member, start, i))
+    return {_Head(*head): rows for head, rows in heads.items()}
 
 
-def _newest(names: Sequence[str], records: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-    """Return each name once, fit to stand in a line, with the record of its highest version."""
-    name = pl.Series("name", names, dtype=pl.String).str.replace_all("\n", "%0A", literal=True)
-    if not name.is_duplicated().any():
-        return name, records
-    places = pl.DataFrame({"name": name, "version": records["version"]}).with_row_index()
-    newest = places.sort("version").unique("name", keep="last")["index"].sort()
-    return name.gather(newest), records[newest]
+def _reach(
+    rows: Sequence[_Row], computed_ms: Sequence[int], watermarks_ms: Sequence[int | None]
+) -> _Reach:
+    # Few of these differ.
+    starts = {start for _, start, _ in rows}
+    computed = {computed_ms[i] for *_, i in rows}
+    watermarks = {at for *_, i in rows if (at := watermarks_ms[i]) is not None}
+    return _Reach(max(map(int, starts)), max(computed), max(watermarks, default=None))
+
+
+def _furthest(one: _Reach, other: _Reach) -> _Reach:
+    known = [reach.watermark_ms for reach in (one, other) if reach.watermark_ms is not None]
+    start_ms, computed_ms = map(max, one[:2], other[:2])
+    return _Reach(start_ms, computed_ms, max(known, default=None))

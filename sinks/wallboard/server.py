@@ -15,6 +15,8 @@ import redis.asyncio
 import structlog
 from aiohttp import web
 
+from schemas.codec import Codec
+from schemas.errors import RegistryUnavailable
 from sinks.keys import DEFAULT_KEYS, Keys
 from sinks.wallboard.boards import Board, Window
 from sinks.wallboard.feed import Feed
@@ -35,6 +37,9 @@ _POLICY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+
+#: What keeps boards from being read; to a page it is all one.
+_SILENCE = (redis.RedisError, OSError, RegistryUnavailable)
 
 log = structlog.get_logger()
 
@@ -57,16 +62,18 @@ class _Watched:
 
 
 class Wallboard:
-    """Boards over Redis. `client` must be made with `decode_responses=True`.
+    """Boards over Redis. `client` must be made with `decode_responses=False`.
 
-    `now_ms` gives the present; `boot` tells one run of the server from another, so that a page
-    that comes back after a restart is not taken for one that has seen everything.
+    `codec` is that of KPI records. `now_ms` gives the present; `boot` tells one run of the server
+    from another, so that a page that comes back after a restart is not taken for one that has seen
+    everything.
     """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         boards: Mapping[str, Board],
+        codec: Codec,
         keys: Keys = DEFAULT_KEYS,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -75,7 +82,7 @@ class Wallboard:
         self._client = client
         self._boards = boards
         self._keys = keys
-        self._reader = Reader(client, keys)
+        self._reader = Reader(client, codec, keys)
         self._now_ms = now_ms
         self._beat_s = beat_s
         self._watched: dict[tuple[str, str | None], _Watched] = {}
@@ -148,7 +155,7 @@ class Wallboard:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 snapshot = await self._reader.board(watched.board, watched.chosen)
-        except (redis.RedisError, OSError) as problem:
+        except _SILENCE as problem:
             self._redis_is_silent(problem)
             watched.update(_silent(watched.feed.parts, watched.board, self._silent_since))
             return
@@ -294,7 +301,7 @@ def _version() -> str:
 async def _with_policy(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
         response: web.StreamResponse = await handler(request)
-    except (redis.RedisError, OSError):
+    except _SILENCE:
         return web.json_response({"error": "redis does not answer"}, status=503, headers=_POLICY)
     if not response.prepared:
         response.headers.update(_POLICY)

@@ -1,17 +1,27 @@
 """What a board needs, as Redis has it at one moment."""
 
+import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import redis.asyncio
+import structlog
 
+from schemas.codec import Codec
 from sinks.keys import DEFAULT_KEYS, Keys
 from sinks.wallboard.boards import Board, Tile, Window
 
 KpiRecord = Mapping[str, Any]
+
+_LOG_EVERY_S = 30.0
+_DIGITS = 4
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +95,24 @@ def tile_series(board: Board, tile: Tile, chosen: str | None) -> tuple[Series, S
 
 
 class Reader:
-    """Reads from Redis; `client` must be made with `decode_responses=True`."""
+    """Reads from Redis; `client` must be made with `decode_responses=False`.
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys = DEFAULT_KEYS) -> None:
+    `codec` is that of KPI records. A record that it cannot decode, as one of a newer deliver, is
+    logged and shown as none.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, codec: Codec, keys: Keys = DEFAULT_KEYS
+    ) -> None:
         self._client = client
+        self._codec = codec
         self._keys = keys
+        self._logged = -_LOG_EVERY_S
 
     async def board(self, board: Board, chosen: str | None) -> Snapshot:
         """Return what the board shows now, for all or for one member of its rows.
 
-        Raises redis.RedisError.
+        Raises redis.RedisError, or RegistryUnavailable where a schema cannot be asked for.
         """
         tiles = [tile_series(board, tile, chosen) for tile in board.tiles]
         shown = [series for series, _ in tiles]
@@ -127,7 +145,7 @@ class Reader:
         pipe.zrange(self._keys.members(head or ""), 0, -1)
         pipe.zrange(self._keys.open_actions, 0, max(actions - 1, 0), desc=True)
         members, ids = await pipe.execute()
-        return sorted(members), ids if actions else []
+        return sorted(m.decode() for m in members), [i.decode() for i in ids] if actions else []
 
     async def _contents(
         self, shown: Sequence[Series], lines: Sequence[Series], action_ids: Sequence[str]
@@ -153,22 +171,36 @@ class Reader:
         answers = iter(await pipe.execute())
         beat = json.loads(next(answers) or "{}")
         columns = [next(answers) for _ in range(3)] if heads else []
-        texts = {name: _by_start(next(answers)) for name in held_names}
-        history = {name: _line(next(answers), texts[name]) for name in line_names}
+        held = {name: _by_start(next(answers)) for name in held_names}
+        past = {name: [_record_of(entry) for entry in next(answers)] for name in line_names}
         found = {
             head: Head(*(None if value is None else int(value) for value in row))
             for head, *row in zip(heads, *columns, strict=True)
         }
-        newest = {name: max(held) for name, held in texts.items() if held}
+        newest = {name: max(starts) for name, starts in held.items() if starts}
+        needed = dict(_needed(series_of, held, found, newest))
+        whole = {name: [value for _, value in sorted(held[name].items())] for name in line_names}
+        records = await self._decoded(needed.values(), *past.values(), *whole.values())
         return Snapshot(
             heads=found,
             newest=newest,
-            records=dict(_needed(series_of, texts, found, newest)),
-            history=history,
+            records={at: records[value] for at, value in needed.items() if value in records},
+            history={name: _line(past[name], whole[name], records) for name in line_names},
             actions=[json.loads(text) for text in answers if text],
             beat_ms=beat.get("beat_time"),
             lag_records=beat.get("lag_records"),
         )
+
+    async def _decoded(self, *values: Iterable[bytes]) -> Mapping[bytes, KpiRecord]:
+        """Return what values say, all at once and beside the loop; some may say nothing."""
+        several = list(dict.fromkeys(chain(*values)))
+        decoded = await asyncio.to_thread(self._codec.columns, several, ())
+        if decoded.rejected and time.monotonic() - self._logged >= _LOG_EVERY_S:
+            self._logged = time.monotonic()
+            problem = decoded.rejected[0].message
+            log.warning("records_unreadable", count=len(decoded.rejected), problem=problem)
+        rows = decoded.frame.iter_rows(named=True)
+        return {several[i]: row for i, row in zip(decoded.index.tolist(), rows, strict=True)}
 
 
 def _current_start_ms(
@@ -180,33 +212,43 @@ def _current_start_ms(
     return None if reached is None else series.window.current_start_ms(reached)
 
 
-def _by_start(held: Mapping[str, str]) -> dict[int, str]:
-    return {int(start): text for start, text in held.items()}
+def _by_start(held: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    """Return the records of a series; what else is said of it lies beside them."""
+    return {int(name): value for name, value in held.items() if name.lstrip(b"-").isdigit()}
 
 
-def _line(past: Sequence[str], held: Mapping[int, str]) -> list[Mapping[str, Any]]:
-    """Return the values of all windows that are known: of records, and of those before them."""
-    return [json.loads(text) for text in past] + [
-        {
-            "version": record["version"],
-            "start_time": start,
-            "kpis": {kpi["kpi_id"]: kpi["value"] for kpi in record["kpis"]},
-        }
-        for start, record in ((start, json.loads(text)) for start, text in sorted(held.items()))
-    ]
+def _record_of(entry: bytes) -> bytes:
+    """Return the record of an entry of the history, which begins with its version."""
+    return entry.partition(b" ")[2]
+
+
+def _line(
+    past: Sequence[bytes], held: Sequence[bytes], records: Mapping[bytes, KpiRecord]
+) -> list[Mapping[str, Any]]:
+    """Return the values of all windows that are known: of those held whole, and before them."""
+    rounded = [_values(records[value], _DIGITS) for value in past if value in records]
+    return rounded + [_values(records[value], None) for value in held if value in records]
+
+
+def _values(record: KpiRecord, digits: int | None) -> Mapping[str, Any]:
+    values = {kpi["kpi_id"]: kpi["value"] for kpi in record["kpis"]}
+    if digits is not None:
+        values = {id_: value and round(value, digits) for id_, value in values.items()}
+    start_ms = record["window"]["start_time"]
+    return {"version": record["version"], "start_time": start_ms, "kpis": values}
 
 
 def _needed(
     series_of: Mapping[str, Series],
-    texts: Mapping[str, Mapping[int, str]],
+    held: Mapping[str, Mapping[int, bytes]],
     heads: Mapping[str, Head],
     newest: Mapping[str, int],
-) -> Iterator[tuple[tuple[str, int], KpiRecord]]:
+) -> Iterator[tuple[tuple[str, int], bytes]]:
     """Yield the records of each series' current window and the one before."""
     for name, series in series_of.items():
         start_ms = _current_start_ms(series, heads, newest)
         if start_ms is None:
             continue
         for each in (start_ms, series.window.previous_start_ms(start_ms)):
-            if each is not None and each in texts[name]:
-                yield (name, each), json.loads(texts[name][each])
+            if each is not None and each in held[name]:
+                yield (name, each), held[name][each]

@@ -14,7 +14,7 @@ import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from schemas.client import consumer_config
-from sinks.keys import DEFAULT_KEYS
+from sinks.keys import DEFAULT_KEYS, version_field
 
 _SAMPLE_S: Final = 0.05
 _FETCH_S: Final = 0.05
@@ -141,23 +141,12 @@ class Shown:
     name: list[str] = field(default_factory=list)
     version: list[int] = field(default_factory=list)
 
-    def add(self, seen_ms: float, names: Sequence[str], versions: Sequence[bytes]) -> None:
+    def add(self, seen_ms: float, names: Sequence[str], versions: Sequence[bytes | None]) -> None:
         """Note what was there of some records; no version means that one is not there any more."""
         found = [(name, int(at)) for name, at in zip(names, versions, strict=True) if at]
         self.seen_ms += [seen_ms] * len(found)
         self.name += [name for name, _ in found]
         self.version += [version for _, version in found]
-
-
-#: What a reader asks for who was told that records have changed: the versions that are there now.
-_VERSIONS: Final = """
-local found = {}
-for i = 1, #ARGV, 2 do
-  local record = redis.call('HGET', ARGV[i], ARGV[i + 1])
-  found[#found + 1] = record and string.match(record, '"version":(%d+)') or ''
-end
-return found
-"""
 
 
 @contextmanager
@@ -170,7 +159,6 @@ def shown_in_redis(url: str, heads: Sequence[str]) -> Iterator[Shown]:
     client = redis.Redis.from_url(url)
     pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     pubsub.subscribe(*(DEFAULT_KEYS.changed(head) for head in heads))
-    ask = client.register_script(_VERSIONS)
 
     def read(over: threading.Event) -> None:
         while not over.is_set():
@@ -178,10 +166,10 @@ def shown_in_redis(url: str, heads: Sequence[str]) -> Iterator[Shown]:
             if message is None:
                 continue
             names = message["data"].decode().split("\n")
-            parts = [name.rpartition("|") for name in names]
-            places = [(DEFAULT_KEYS.records(series), start) for series, _, start in parts]
-            versions = ask(args=[each for place in places for each in place])
-            shown.add(time.time() * 1000, names, versions)
+            asked = client.pipeline(transaction=False)
+            for series, _, start in (name.rpartition("|") for name in names):
+                asked.hget(DEFAULT_KEYS.records(series), version_field(start))
+            shown.add(time.time() * 1000, names, asked.execute())
 
     try:
         with _thread(read):

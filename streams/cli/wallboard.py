@@ -1,5 +1,6 @@
 """`andon wallboard`: the boards as a live page, over Redis alone."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,6 @@ import typer
 from aiohttp import web
 
 from sinks.wallboard.boards import load_boards
-from sinks.wallboard.server import Wallboard
 from streams.cli import CommandError
 from streams.cli.common import say
 from streams.settings import load_settings
@@ -32,6 +32,12 @@ def wallboard(
     """
     import asyncio
 
+    # Read when polars is imported: it decodes a few hundred records at a time here.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    from schemas.catalogue import KPIS
+    from schemas.codec import Codec
+    from schemas.registry import open_registry
+    from sinks.wallboard.server import Wallboard
     from streams.logging import configure_logging
 
     settings = load_settings()
@@ -40,10 +46,9 @@ def wallboard(
         name: board.model_copy(update={"notice": notice or board.notice})
         for name, board in load_boards(boards).items()
     }
-    client = redis.asyncio.Redis.from_url(
-        settings.redis_url, decode_responses=True, socket_connect_timeout=5
-    )
-    asyncio.run(_serve(Wallboard(client, loaded).application(), host, port))
+    client = redis.asyncio.Redis.from_url(settings.redis_url, socket_connect_timeout=5)
+    codec = Codec("kpi-record", open_registry(settings.schema_registry_url), KPIS)
+    asyncio.run(_serve(Wallboard(client, loaded, codec).application(), host, port))
 
 
 async def _serve(application: web.Application, host: str, port: int) -> None:

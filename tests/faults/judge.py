@@ -1,6 +1,5 @@
 """What must hold when all is over: differences in words, and none if all is well."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from schemas.catalogue import ACTIONS, KPIS
 from schemas.client import read_all
 from schemas.codec import Codec
 from schemas.registry import FileRegistry
-from sinks.keys import DEFAULT_KEYS
+from sinks.keys import DEFAULT_KEYS, version_field
 from streams.settings import Settings
 from streams.verify import Report, verify
 from streams.verify.explain import Explained, explain
@@ -147,12 +146,7 @@ def _kept(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_records(client: redis.Redis, expected: pl.DataFrame) -> Iterator[str]:
-    held = {}
-    prefix = DEFAULT_KEYS.records("")
-    for key in client.scan_iter(match=f"{prefix}*", count=1_000):
-        series = key.decode().removeprefix(prefix)
-        for start, record in client.hgetall(key).items():
-            held[f"{series}|{start.decode()}"] = json.loads(record)
+    held = _held(client)
     wrong: Counter[str] = Counter()
     for record in expected.iter_rows(named=True):
         name = record.pop("name")
@@ -165,6 +159,23 @@ def _of_records(client: redis.Redis, expected: pl.DataFrame) -> Iterator[str]:
                 yield f"redis: {name} holds {_content(found)}, expected {_content(record)}"
     wrong["that no topic has"] += len(held)
     yield from (f"redis: {count} records {what}" for what, count in wrong.items() if count)
+
+
+def _held(client: redis.Redis) -> dict[str, dict[str, Any]]:
+    """Return the records in Redis by name, each with the version that it is compared by."""
+    names, values, versions = [], [], []
+    prefix = DEFAULT_KEYS.records("")
+    for key in client.scan_iter(match=f"{prefix}*", count=1_000):
+        series = key.decode().removeprefix(prefix)
+        held = {field.decode(): value for field, value in client.hgetall(key).items()}
+        for start in held.keys() - {"renewed"}:
+            if version_field(start) in held:
+                names.append(f"{series}|{start}")
+                values.append(held[start])
+                versions.append(int(held[version_field(start)]))
+    decoded = Codec("kpi-record", FileRegistry(), KPIS).columns(values, ())
+    rows = zip(decoded.index.tolist(), decoded.frame.iter_rows(named=True), strict=True)
+    return {names[i]: record | {"version": versions[i]} for i, record in rows}
 
 
 def _content(record: dict[str, Any]) -> dict[str, Any]:

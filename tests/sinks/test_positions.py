@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from sinks.keys import FORM
 from sinks.positions import Partition, RedisPositions, Step
 
 P0, P1 = Partition("andon.kpis.v1", 0), Partition("andon.kpis.v1", 1)
@@ -52,9 +53,18 @@ def test_a_step_of_no_length_sees_that_redis_was_emptied(client, positions):
 
 def test_another_clusters_records_are_removed_and_nobody_elses_keys(client, positions):
     """Versions of two clusters cannot be compared; keys without our prefix are not ours."""
-    assert positions.claim("cluster-1")
+    assert positions.claim("cluster-1") is None
     client.mset({"andon:action:a1": "{}", "theirs": "1"})
 
-    assert positions.claim("cluster-1")
-    assert not positions.claim("cluster-2")
+    assert positions.claim("cluster-1") is None
+    assert f"{FORM} cluster-1" == positions.claim("cluster-2")
     assert [b"andon:delivery:source", b"theirs"] == sorted(client.keys())
+
+
+def test_records_of_another_form_are_removed(client, positions):
+    """What an older version wrote named its cluster alone; nobody could read it any more."""
+    client.mset({"andon:delivery:source": "cluster-1", "andon:kpi:overall||DAY:86400000": "{}"})
+
+    assert positions.claim("cluster-1") == "cluster-1"
+    assert [b"andon:delivery:source"] == client.keys()
+    assert positions.claim("cluster-1") is None

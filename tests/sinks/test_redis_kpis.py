@@ -1,16 +1,17 @@
 """The latest KPI records in a real Redis."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
+from sinks.keys import version_field
 from sinks.redis_kpis import RETENTION, RedisKpis, Written
 from tests.sinks.builders import (
     COMPUTED_MS,
+    KPI_CODEC,
     MINUTE_MS,
     TEN_OCLOCK_MS,
     kpi,
@@ -19,6 +20,7 @@ from tests.sinks.builders import (
     record_name,
 )
 
+BILLING = "queue|billing|TUMBLING:1800000"
 FIVE_BY_ONE = ("HOPPING", 5 * MINUTE_MS)
 DAY = ("DAY", 24 * 60 * MINUTE_MS)
 
@@ -35,25 +37,34 @@ def write(client: redis.Redis, *records: dict[str, Any]) -> Written:
 
 def held(client: redis.Redis, record: dict[str, Any]) -> Any:
     series, _, start = record_name(record).rpartition("|")
-    text = client.hget(f"andon:kpi:{series}", start)
-    return json.loads(text) if text else None
+    value = client.hget(f"andon:kpi:{series}", start)
+    return KPI_CODEC.decode(value) if value else None
 
 
 def history(client: redis.Redis, series: str) -> list[dict[str, Any]]:
-    return [json.loads(entry) for entry in client.zrange(f"andon:history:{series}", 0, -1)]
+    entries = [
+        (*entry.split(b" ", 1), start)
+        for entry, start in client.zrange(f"andon:history:{series}", 0, -1, withscores=True)
+    ]
+    records = [KPI_CODEC.decode(value) for _, value, _ in entries]
+    assert [(r["version"], r["window"]["start_time"]) for r in records] == [
+        (int(version), start) for version, _, start in entries
+    ]
+    return records
 
 
 def everything(client: redis.Redis) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.keys("*")}
 
 
-def test_a_record_is_kept_in_the_contracts_form(client):
-    """What Redis holds is the record of the topic as JSON, field for field."""
+def test_a_record_is_kept_as_it_came(client):
+    """What Redis holds is the value of the topic, byte for byte."""
     record = kpi_record(kpi("service_level", 81.25), kpi("csat"), watermark=None)
 
     write(client, record)
 
-    assert record == held(client, record)
+    start = str(TEN_OCLOCK_MS)
+    assert KPI_CODEC.encode(record) == client.hget(f"andon:kpi:{BILLING}", start)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
@@ -98,7 +109,7 @@ def test_writing_twice_changes_nothing(client):
 
 
 def test_windows_further_back_than_their_length_leave_for_the_history(client):
-    """Of a five minute window by the minute six starts are held whole, the values of those before.
+    """Of a five minute window by the minute six starts are at hand, those before are history.
 
     Each window is in one of the two places.
     """
@@ -109,50 +120,39 @@ def test_windows_further_back_than_their_length_leave_for_the_history(client):
     write(client, *records)
 
     assert records[3:] == [r for r in records if held(client, r)]
-    assert [r["window"]["start_time"] for r in records[:3]] == [
-        entry["start_time"] for entry in history(client, "queue|billing|HOPPING:300000")
-    ]
+    assert records[:3] == history(client, "queue|billing|HOPPING:300000")
 
 
-def test_what_leaves_takes_along_the_values_that_were_held_last(client):
+def test_what_leaves_is_the_record_that_was_held_last(client):
     """Windows end in batches of their own, and what is remembered is the newest version of each."""
     starts_ms = [TEN_OCLOCK_MS + i * 30 * MINUTE_MS for i in range(3)]
-    for start_ms in starts_ms:
-        for version, value in ((1, 50.0), (2, 70.12345)):
-            figure = kpi("service_level", value)
-            write(client, kpi_record(figure, kpi("csat"), start_ms=start_ms, version=version))
+    records = [
+        kpi_record(kpi("service_level", value), start_ms=start_ms, version=version)
+        for start_ms in starts_ms
+        for version, value in ((1, 50.0), (2, 70.12345))
+    ]
+    for record in records:
+        write(client, record)
 
-    assert [
-        {
-            "version": 2,
-            "start_time": TEN_OCLOCK_MS,
-            "kpis": {"service_level": 70.1235, "csat": None},
-        }
-    ] == history(client, "queue|billing|TUMBLING:1800000")
+    assert [records[1]] == history(client, BILLING)
 
 
-def test_versions_are_told_without_their_records(client):
-    """Each window that is held whole has its version there, and those that have left have none."""
+def test_versions_lie_beside_their_records(client):
+    """Each window that is at hand has its version there, and those that have left have none."""
     old, new = kpi_record(), kpi_record(start_ms=TEN_OCLOCK_MS + 120 * MINUTE_MS, version=7)
     write(client, old, new)
 
-    start = str(new["window"]["start_time"]).encode()
-    assert {start: b"7"} == client.hgetall("andon:versions:queue|billing|TUMBLING:1800000")
+    start_ms = new["window"]["start_time"]
+    told = client.hgetall(f"andon:kpi:{BILLING}")
+    assert b"7" == told[version_field(start_ms).encode()]
+    assert {b"%d" % start_ms, b"v%d" % start_ms, b"renewed"} == told.keys()
 
 
-def test_a_record_whose_version_is_lost_is_still_not_replaced_by_an_older_one(client):
-    """The record says its version itself."""
-    write(client, kpi_record(version=2))
-    client.delete("andon:versions:queue|billing|TUMBLING:1800000")
-
-    assert Written(superseded=1) == write(client, kpi_record(version=1))
-
-
-def test_a_record_that_is_lost_comes_again_although_its_version_was_kept(client):
-    """A version speaks of nothing without its record."""
+def test_a_series_that_is_lost_comes_again(client):
+    """No version is left without its record."""
     record = kpi_record(version=2)
     write(client, record)
-    client.delete("andon:kpi:queue|billing|TUMBLING:1800000")
+    client.delete(f"andon:kpi:{BILLING}")
 
     assert Written(applied=1) == write(client, record)
     assert record == held(client, record)
@@ -167,35 +167,32 @@ def test_a_window_of_the_past_does_not_come_back(client):
 
     assert Written(applied=1) == write(client, revised)
     assert held(client, past) is None
-    assert [
-        {
-            "version": 2,
-            "start_time": past["window"]["start_time"],
-            "kpis": {"service_level": 60.0},
-        }
-    ] == history(client, "queue|billing|TUMBLING:1800000")
+    assert [revised] == history(client, BILLING)
+
+
+def test_an_older_version_of_a_window_of_the_past_changes_nothing(client):
+    """Versions are compared in the history as well, all 64 bits of them."""
+    past_ms = TEN_OCLOCK_MS - 120 * MINUTE_MS
+    older, newer = (kpi_record(start_ms=past_ms, version=(3 << 60) + low) for low in (0, 1))
+    write(client, newer, kpi_record())
+
+    assert Written(superseded=1) == write(client, older)
+    assert [newer] == history(client, BILLING)
 
 
 def test_the_history_ends_where_its_kind_says(client):
-    """Sixty hopping windows are remembered, the oldest goes first; no value is null, not 0."""
+    """Sixty hopping windows are remembered, the oldest goes first."""
     records = [
-        kpi_record(
-            kpi("service_level", None if i == 63 else i / 3),
-            start_ms=TEN_OCLOCK_MS + i * MINUTE_MS,
-            window=FIVE_BY_ONE,
-        )
-        for i in range(70)
+        kpi_record(start_ms=TEN_OCLOCK_MS + i * MINUTE_MS, window=FIVE_BY_ONE) for i in range(70)
     ]
 
     write(client, *records)
 
-    assert [round(i / 3, 4) for i in range(4, 63)] + [None] == [
-        entry["kpis"]["service_level"] for entry in history(client, "queue|billing|HOPPING:300000")
-    ]
+    assert records[4:64] == history(client, "queue|billing|HOPPING:300000")
 
 
 def test_persons_have_no_history(client):
-    """Series of agents, of which there are thousands, carry no values for sparklines."""
+    """Series of agents, of which there are thousands, keep no records for sparklines."""
     for start_ms in (TEN_OCLOCK_MS, TEN_OCLOCK_MS + 120 * MINUTE_MS):
         write(client, kpi_record(scope="agent", key={"agent_id": "a1"}, start_ms=start_ms))
 
@@ -210,8 +207,23 @@ def test_series_end_by_themselves(client, window):
 
     ttl_ms = RETENTION[window[0]].ttl_ms
     name = f"queue|billing|{window[0]}:{window[1]}"
-    for key in (f"andon:kpi:{name}", f"andon:versions:{name}", f"andon:history:{name}"):
+    for key in (f"andon:kpi:{name}", f"andon:history:{name}"):
         assert ttl_ms - 60_000 < client.pttl(key) <= ttl_ms
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "renewed"), [(59_999, False), (60_000, True), (-60_000, True)]
+)
+def test_a_record_prolongs_the_life_of_its_series_once_a_minute(client, later_ms, renewed):
+    """And its member's place in the list, by computed time; also when a clock was put back."""
+    write(client, kpi_record())
+    client.pexpire(f"andon:kpi:{BILLING}", 1_000_000)
+
+    write(client, kpi_record(version=2, computed_time=COMPUTED_MS + later_ms))
+
+    assert renewed == (client.pttl(f"andon:kpi:{BILLING}") > 1_000_000)
+    seen_ms = client.zscore("andon:members:queue|TUMBLING:1800000", "billing")
+    assert COMPUTED_MS + (later_ms if renewed and later_ms > 0 else 0) == seen_ms
 
 
 def test_heads_tell_how_far_all_keys_of_a_scope_have_come(client):

@@ -12,11 +12,21 @@ import redis.asyncio
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
+from schemas.codec import Codec
+from schemas.registry_server import ConfluentRegistry
 from sinks.redis_actions import RedisActions
 from sinks.redis_kpis import RedisKpis
 from sinks.wallboard.boards import load_boards
 from sinks.wallboard.server import STATIC, Wallboard
-from tests.sinks.builders import COMPUTED_MS, action, action_columns, kpi, kpi_columns, kpi_record
+from tests.sinks.builders import (
+    COMPUTED_MS,
+    KPI_CODEC,
+    action,
+    action_columns,
+    kpi,
+    kpi_columns,
+    kpi_record,
+)
 
 BOARDS = load_boards(Path(__file__).parents[2] / "deploy" / "boards")
 Served = Callable[..., Awaitable[TestClient[Any, Any]]]
@@ -28,8 +38,8 @@ async def serve(redis_url: str) -> AsyncIterator[Served]:
     clients: list[TestClient[Any, Any]] = []
 
     async def make(url: str = redis_url) -> TestClient[Any, Any]:
-        store = redis.asyncio.Redis.from_url(url, decode_responses=True)
-        board = Wallboard(store, BOARDS, now_ms=lambda: COMPUTED_MS + 61_000, beat_s=0.2)
+        store = redis.asyncio.Redis.from_url(url)
+        board = Wallboard(store, BOARDS, KPI_CODEC, now_ms=lambda: COMPUTED_MS + 61_000, beat_s=0.2)
         clients.append(TestClient(TestServer(board.application())))
         await clients[-1].start_server()
         return clients[-1]
@@ -180,6 +190,22 @@ async def test_a_silent_redis_is_told_to_pages_and_programs(serve):
         (await client.get(p)).status for p in ("/api/boards/default", "/readyz", "/healthz")
     ]
     assert [503, 503, 200] == statuses
+
+
+async def test_a_registry_that_does_not_answer_is_told_like_a_silent_redis(redis_url, sink):
+    """Nothing is known of the records then; none is passed over."""
+    sink.write(*kpi_columns([overall(81.0)]))
+    codec = Codec(
+        "kpi-record",
+        ConfluentRegistry("http://127.0.0.1:1", config={"max.retries": 0}),
+        "andon.kpis.v1",
+    )
+    board = Wallboard(redis.asyncio.Redis.from_url(redis_url), BOARDS, codec)
+
+    async with TestClient(TestServer(board.application())) as client:
+        answer = await client.get("/api/boards/default")
+
+        assert 503 == answer.status
 
 
 async def test_the_page_needs_nothing_from_elsewhere(serve):

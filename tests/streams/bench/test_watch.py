@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from sinks.keys import DEFAULT_KEYS
+from sinks.keys import DEFAULT_KEYS, version_field
 from streams.bench.watch import ProcessSamples, shown_in_redis
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ def test_cpu_between_two_moments_is_read_between_the_samples():
 
 def test_a_reader_of_redis_notes_the_versions_that_are_there_when_it_asks(client, redis_url):
     """A record that is gone by then was not seen."""
-    client.hset(DEFAULT_KEYS.records("queue|a|DAY:86400000"), "0", '{"version":281474976710657}')
+    client.hset(DEFAULT_KEYS.records("queue|a|DAY:86400000"), version_field(0), 281474976710657)
     told = "queue|a|DAY:86400000|0\nqueue|b|DAY:86400000|0"
 
     with shown_in_redis(redis_url, [HEAD]) as shown:
