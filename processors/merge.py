@@ -43,9 +43,11 @@ PANES = -1
 #: Segments at rest are packed once they take more than this.
 HOT_BYTES = 16 * 1024 * 1024
 
-#: A segment is at rest that nothing has touched since so many blocks, or new segments, ago.
+#: A segment is at rest that nothing has touched since so many blocks, new segments, or rows that
+#: were given to segments, ago: one block of a worker that catches up may hold hours.
 FREEZE_EVERY = 16
 FREEZE_OPENED = 128
+FREEZE_ROWS = 100_000
 
 SamplesOf = Callable[[tuple[str, ...], str], list[SampleIds]]
 
@@ -226,6 +228,7 @@ class Merge:
         self._in_part: set[tuple[str, int]] = set()
         self._settled = 0
         self._opened = 0
+        self._given = 0
         self.scopes = {
             scope.id: ScopeState(scope, _rule_pane_ms(plan.rules, scope))
             for scope in plan.registry.scopes
@@ -334,6 +337,7 @@ class Merge:
         for pane, own in split(addition, panes):
             places = _places_of(pane, state.scope.windows, self.plan.registry.zone)
             target = self._target(state, source, places, own)
+            self._given += len(own.codes) * len(target.places)
             if target.places:
                 state.waiting.put(target, own)
         if state.waiting.rows > max(MOST_WAITING, len(state.keys)):
@@ -452,12 +456,19 @@ class Merge:
             for state in self.scopes.values():
                 self._drop_panes(state)
         self._settled += 1
-        if self._settled % FREEZE_EVERY == 0 or self._opened >= FREEZE_OPENED:
-            self._opened = 0
-            for state in self.scopes.values():
-                state.add_up()
-                state.segments.freeze(HOT_BYTES // len(self.scopes))
+        if (
+            self._settled % FREEZE_EVERY == 0
+            or self._opened >= FREEZE_OPENED
+            or self._given >= FREEZE_ROWS
+        ):
+            self._freeze()
         return outcomes
+
+    def _freeze(self) -> None:
+        self._opened = self._given = 0
+        for state in self.scopes.values():
+            state.add_up()
+            state.segments.freeze(HOT_BYTES // len(self.scopes))
 
     def _make_final(self, state: ScopeState, source: str) -> None:
         due = state.due.get(source)

@@ -115,6 +115,24 @@ def test_old_and_new_positions_in_one_block_are_refused():
         merge.apply(Block(mixed, 0, 1, ()))
 
 
+def test_windows_that_were_opened_long_before_are_packed_as_rows_come(monkeypatch):
+    """A topic that is far ahead opens all of a day; others fill them, in few and large blocks."""
+    monkeypatch.setattr("processors.merge.FREEZE_ROWS", 4)
+    monkeypatch.setattr("processors.merge.HOT_BYTES", 0)
+    playing = Playing()
+    playing.flush({FIRST: [answered(str(n), 60 * n) for n in range(5)]})
+    state = playing.merge.scopes["queue"]
+    minute = [window.size_ms for window in state.scope.windows].index(60_000)
+    first, last = (minute, NOON_MS), (minute, NOON_MS + 240_000)
+    opened = {first, last} & state.segments.hot.keys()
+    playing.flush({FIRST: [answered(q, 250, queue_id=q) for q in "abcdef"]})
+
+    assert {first, last} == opened
+    assert ({first}, {last}) == tuple(
+        {first, last} & places.keys() for places in (state.segments.cold, state.segments.hot)
+    )
+
+
 def test_a_block_in_part_holds_back_publication_and_ticks():
     """Sums belong to positions only when all parts of a flush are there."""
     others = [source for source in SOURCES if source != FIRST]
