@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -268,6 +268,12 @@ class Segment:
             if value is not None
         ]
 
+    @property
+    def noted(self) -> tuple[NDArray[np.int64], list[str | None]]:
+        """Times and attributes of the first rows, UNKNOWN_TIME and None where a row has none."""
+        known = min(self._rows, len(self._attributes))
+        return self._attribute_times[:known], self._attributes[:known].tolist()
+
     def counts_of(self, rows: NDArray[np.intp]) -> Counts:
         """Return the counts of the given rows, named by their place in ``rows``, in that order."""
         numbers, counts = self._tallies.all()
@@ -404,6 +410,10 @@ class Head:
     final: frozenset[str]
 
 
+#: How what is packed is laid out: 1 had matrices by row, and attributes in the head.
+FORM = 2
+
+
 def pack(segment: Segment) -> bytes:
     """Return a segment as compressed bytes, the form it has in the changelog and at rest.
 
@@ -411,13 +421,15 @@ def pack(segment: Segment) -> bytes:
     """
     rows = segment.rows
     counts = segment.counts_of(np.arange(rows))
+    times, values = segment.noted
     inner = _dump(
         {
+            "form": FORM,
             "rows": rows,
             "width": segment.sums.shape[1],
             "histograms": segment.histograms,
             "counts": len(counts),
-            "attributes": segment.attributes,
+            "attributes": values,
         }
     )
     body = b"".join(
@@ -425,15 +437,25 @@ def pack(segment: Segment) -> bytes:
             _LENGTH.pack(len(inner)),
             inner,
             segment.codes.tobytes(),
-            segment.sums.tobytes(),
+            _by_column(segment.sums),
             segment.revised.tobytes(),
-            counts.tobytes(),
+            _by_column(counts),
+            _by_column(times.reshape(-1, 1)),
         ]
     )
     return _headed(
         [segment.start_ms, segment.end_ms, sorted(segment.final)],
         bytes(cramjam.zstd.compress(body, level=1)),
     )
+
+
+def _by_column(matrix: NDArray[np.int64]) -> bytes:
+    """Return whole numbers column by column, first all their lowest bytes, and so on.
+
+    Beside each other lie then bytes that are alike: two thirds of the size, and of the time.
+    """
+    columns = np.ascontiguousarray(matrix.T).reshape(-1)
+    return columns.view(np.uint8).reshape(-1, 8).T.tobytes()
 
 
 def head_of(packed: bytes) -> Head:
@@ -463,24 +485,54 @@ def unpack(packed: bytes) -> Segment:
     (length,) = _LENGTH.unpack_from(body)
     at = _LENGTH.size + length
     inner = json.loads(body[_LENGTH.size : at])
-    rows, width = inner["rows"], inner["width"]
-    codes = np.frombuffer(body, np.int32, rows, at)
-    at += codes.nbytes
-    sums = np.frombuffer(body, np.int64, rows * width, at).reshape(rows, width)
-    at += sums.nbytes
-    revised = np.frombuffer(body, np.bool_, rows, at)
-    at += revised.nbytes
-    counts = np.frombuffer(body, np.int64, 3 * inner["counts"], at).reshape(-1, 3)
+    packed_rows = _PackedRows(memoryview(body), at, inner.get("form", 1))
+    rows = inner["rows"]
+    codes = packed_rows.take(np.int32, rows)
+    sums = packed_rows.take_matrix(rows, inner["width"])
+    revised = packed_rows.take(np.bool_, rows)
+    counts = packed_rows.take_matrix(inner["counts"], 3)
     segment = Segment.restored(
         head.start_ms, head.end_ms, codes, sums, revised, counts, inner["histograms"]
     )
-    if inner["attributes"]:
-        noted, times, values = zip(*inner["attributes"], strict=True)
-        known = AttributeRows(codes[list(noted)], np.array(times), np.array(values, np.object_))
-        segment.note_attributes(known)
+    segment.note_attributes(packed_rows.take_attributes(codes, inner["attributes"]))
     segment.final = set(head.final)
     segment.unsaved = False
     return segment
+
+
+@dataclass(slots=True)
+class _PackedRows:
+    """The arrays of a packed segment, taken one after the other."""
+
+    body: memoryview
+    at: int
+    form: int
+
+    def take(self, dtype: type[Any], count: int) -> NDArray[Any]:
+        found = np.frombuffer(self.body, dtype, count, self.at)
+        self.at += found.nbytes
+        return found
+
+    def take_matrix(self, rows: int, width: int) -> NDArray[np.int64]:
+        if self.form == 1:
+            return self.take(np.int64, rows * width).reshape(rows, width)
+        planes = self.take(np.uint8, rows * width * 8).reshape(8, -1)
+        columns = np.ascontiguousarray(planes.T).view(np.int64)
+        return columns.reshape(width, rows).T
+
+    def take_attributes(self, codes: Codes, found: list[Any]) -> AttributeRows:
+        if self.form == 1:
+            noted = [(row, time, value) for row, time, value in found]
+            rows, times, values = zip(*noted, strict=True) if noted else ((), (), ())
+            return AttributeRows.of(codes[[*rows]], np.array(times, np.int64), _names(values))
+        times_of_all = self.take_matrix(len(found), 1)[:, 0]
+        return AttributeRows.of(codes[: len(found)], times_of_all, _names(found))
+
+
+def _names(values: Sequence[str | None]) -> Names:
+    names = np.empty(len(values), np.object_)
+    names[:] = values
+    return names
 
 
 def _dump(value: Any) -> bytes:

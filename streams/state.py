@@ -32,7 +32,9 @@ from processors.segment_store import Place
 from streams.basis import Basis
 
 #: What the records of a changelog mean. Raise it with every change of that.
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+#: Those that are read. In 1 segments were laid out otherwise; each says how it is.
+_READABLE = (1, STATE_FORMAT)
 
 #: Blocks are cut below this: a broker's default limit for a message is 1 MiB.
 BLOCK_BYTES = 900_000
@@ -156,7 +158,7 @@ def read_saved(entries: Iterable[tuple[bytes, bytes | None]], epoch: int) -> Sav
 
 def _progress(values: dict[str, Any]) -> Progress:
     found = values.pop("format", 0)
-    if found != STATE_FORMAT:
+    if found not in _READABLE:
         raise UnknownFormat(f"found state of format {found}, expected {STATE_FORMAT}")
     values["account"] = Account(**values["account"])
     values["advances"] = tuple(Advance(**advance) for advance in values["advances"])

@@ -1,7 +1,10 @@
 """Sums of all keys of a scope in one window."""
 
+import json
+import struct
 from dataclasses import dataclass, field
 
+import cramjam
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +131,35 @@ def test_a_segment_comes_back_from_bytes_as_it_was(adds, counts, notes, final):
     for added in adds:
         _add(back, added, expected)
     assert expected == contents(back)
+
+
+@law()
+@given(additions, histograms, attributes)
+def test_bytes_of_the_first_form_are_read_as_ever(adds, counts, notes):
+    """State in the changelog outlives a release: matrices by row, attributes in the head."""
+    segment, expected = _filled(adds, counts, notes)
+    segment.final = {"surveys"}
+    segment.revise(segment.codes[::2])
+    back = unpack(_packed_in_form_1(segment))
+
+    assert (expected, {"surveys"}) == (contents(back), back.final)
+    assert segment.revised.tolist() == back.revised.tolist()
+
+
+def _packed_in_form_1(segment: Segment) -> bytes:
+    counts = segment.counts_of(np.arange(segment.rows))
+    head = json.dumps([segment.start_ms, segment.end_ms, sorted(segment.final)]).encode()
+    inner = {
+        "rows": segment.rows,
+        "width": segment.sums.shape[1],
+        "histograms": segment.histograms,
+        "counts": len(counts),
+        "attributes": segment.attributes,
+    }
+    told = json.dumps(inner).encode()
+    arrays = (segment.codes, segment.sums, segment.revised, counts)
+    body = b"".join([struct.pack("<I", len(told)), told, *(each.tobytes() for each in arrays)])
+    return struct.pack("<I", len(head)) + head + bytes(cramjam.zstd.compress(body))
 
 
 @law()
