@@ -182,10 +182,13 @@ class Engine:
         """Tell whether more has changed than one flush publishes: take no partials meanwhile."""
         return bool(self._to_publish)
 
-    def is_due(self, now_ms: int) -> bool:
-        """Tell whether any scope has changes that no merge took along in its interval."""
+    def is_due(self, now_ms: int, *, alone: bool = True) -> bool:
+        """Tell whether any scope has changes to go out with no merge.
+
+        ``alone`` says that a flush for them would hold nobody up.
+        """
         return self.is_behind or any(
-            self._is_scope_due(scope_id, tp, self._look_ms(scope_id, now_ms))
+            self._is_scope_due(scope_id, tp, self._look_ms(scope_id, now_ms, takes=not alone))
             and stage.merge.has_changed(scope_id, filling=False)
             for scope_id in self._records
             for tp, stage in self.merges.items()

@@ -137,7 +137,7 @@ class Worker:
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
         self._judged: dict[TP, tuple[int, int]] = {}
-        self._folded = time.monotonic()
+        self._folded = self._merged = time.monotonic()
         self._saved: dict[TP, float] = {}
         self._measured = 0.0
         self._looked = 0.0
@@ -284,8 +284,10 @@ class Worker:
         METRICS.far_behind(self.engine.hurries)
         due = self._due(now)
         advances = self._due_advances(now)
-        checkpoint = self._due_checkpoints(now, alone=not due)
-        if due or advances or checkpoint or self.engine.is_due(_now_ms()):
+        # What was folded last is on its way: what nobody waits for would hold its merge up.
+        alone = not due and self._merged >= self._folded
+        checkpoint = self._due_checkpoints(now, alone=alone)
+        if due or advances or checkpoint or self.engine.is_due(_now_ms(), alone=alone):
             await self.flush(advances=advances, checkpoint=checkpoint)
         else:
             # What waits, waits for company; look again when more arrives, or in a moment.
@@ -362,6 +364,8 @@ class Worker:
             started = time.monotonic()
             if False in due:
                 self._folded = started
+            if True in due:
+                self._merged = started
             flush = self.engine.flush(
                 batches,
                 _now_ms(),
