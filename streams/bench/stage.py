@@ -6,7 +6,7 @@ come from what it leaves behind: its log, the broker's timestamps, and the sampl
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from schemas.catalogue import KPIS, create_topics
+from schemas.catalogue import KPIS, Catalogue, create_topics
 from schemas.client import offset_ranges, read_all
 from schemas.errors import TopicMissing
 from streams.bench.latency import Latency, Reals
@@ -33,6 +33,7 @@ from streams.verify import verify
 START_S: Final = 60.0
 _LEAST_EVENTS_PER_S: Final = 1_000
 _SLACK_S: Final = 3.0
+_KEPT_MS: Final = str(7 * 24 * 3_600_000)
 #: A load that is made while it is sent comes in pieces that hold nothing up.
 _SMALL_CHUNK: Final = 1_000
 
@@ -139,7 +140,7 @@ class Stage:
 
     def make_topics(self) -> None:
         """Make the topics and wait until each has a leader; raises CommandError."""
-        create_topics(AdminClient(self.client), self.catalogue)
+        create_topics(AdminClient(self.client), _uncompacted(self.catalogue))
         self.wait_until_led(*(topic.name for topic in self.catalogue.topics))
 
     def wait_until_led(self, *topics: str) -> None:
@@ -288,6 +289,20 @@ class Stage:
                 yield f"latency: {latency.unseen} of {what} never seen, expected none"
             elif not latency.n:
                 yield f"latency: none of {what}, expected some"
+
+
+def _uncompacted(catalogue: Catalogue) -> Catalogue:
+    """Return the catalogue with KPI records that the broker keeps however often they are replaced.
+
+    Each of them is looked at after the run, and compaction begins as soon as a segment is full.
+    """
+    kept = {"min.compaction.lag.ms": _KEPT_MS}
+    return Catalogue(
+        tuple(
+            replace(topic, config={**topic.config, **kept}) if topic.name == KPIS else topic
+            for topic in catalogue
+        )
+    )
 
 
 def taken_over(log: Path) -> list[float]:
