@@ -354,7 +354,7 @@ class Engine:
                 self._to_publish[scope_id] = waiting + due
         published: set[TP] = set()
         for scope_id in list(self._to_publish):
-            published |= self._publish_scope(flush, scope_id, now_ms, whole)
+            published |= self._publish_scope(flush, scope_id, now_ms, moved=moved, whole=whole)
         for tp in published:
             self._write_as_of(flush, self.merges[tp])
             flush.offsets[tp] = self.merges[tp].position
@@ -366,7 +366,7 @@ class Engine:
                 self._published_ms[scope_id, tp] = now_ms - self._least_ms
 
     def _publish_scope(
-        self, flush: Flush, scope_id: str, now_ms: int, whole: Collection[TP]
+        self, flush: Flush, scope_id: str, now_ms: int, *, moved: set[TP], whole: Collection[TP]
     ) -> set[TP]:
         """Publish what has changed in a scope, as far as there is room; return the partitions."""
         waiting = [tp for tp in self._to_publish.pop(scope_id) if tp in self.merges]
@@ -386,13 +386,19 @@ class Engine:
             flush.outputs += records
             flush.kpi_records += len(records)
             for tp in published:
-                due_ms = self._next_due_ms(scope_id, tp)
-                # Somewhat early or late, it keeps its pace: on average that of its interval.
-                is_in_time = abs(now_ms - due_ms) <= self.leeway_ms
-                self._published_ms[scope_id, tp] = due_ms if is_in_time else now_ms
+                self._note_publication(scope_id, tp, now_ms, is_moved=tp in moved)
         if waiting:
             self._to_publish[scope_id] = waiting
         return published
+
+    def _note_publication(self, scope_id: str, tp: TP, now_ms: int, *, is_moved: bool) -> None:
+        due_ms = self._next_due_ms(scope_id, tp)
+        if scope_id in self._most_often and not is_moved and now_ms < due_ms:
+            # A checkpoint's few records between two merges: the next merge is as due as before.
+            return
+        # Somewhat early or late, it keeps its pace: on average that of its interval.
+        is_in_time = abs(now_ms - due_ms) <= self.leeway_ms
+        self._published_ms[scope_id, tp] = due_ms if is_in_time else now_ms
 
     def _publications(
         self, stage: MergeStage, scope_id: str, most: int, *, filling: bool

@@ -116,7 +116,7 @@ class Settings(BaseModel):
     rules_dir: Path = _SHIPPED / "rules"
     topics_file: Path | None = None
 
-    flush_interval_ms: Milliseconds = 500
+    flush_interval_ms: Milliseconds = 400
     flush_max_events: Annotated[int, Field(gt=0)] = 200_000
     fetch_max_records: Annotated[int, Field(gt=0)] = 20_000
     fetch_budget_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20

@@ -191,6 +191,24 @@ def test_a_scope_goes_out_with_the_merge_that_comes_about_when_it_is_due():
     assert [False, True] == [engine.is_due(now_ms) for now_ms in (11_749, 11_750)]
 
 
+def test_a_checkpoint_between_two_merges_does_not_put_off_what_the_second_brings():
+    """It takes windows along that fill up; what is waited for goes out with the merge as ever."""
+    engine = _engine()
+    engine.leeway_ms = 250
+    published = []
+    for before, now_ms in enumerate([10_000, 10_500, 11_000]):
+        folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
+        merged = engine.flush(_partials(folded, before), now_ms)
+        saved = engine.flush([], now_ms + 260, checkpoint=engine.positions)
+        published.append([_with_queues(each) for each in (merged, saved)])
+
+    assert [[True, False], [True, True], [True, True]] == published
+
+
+def _with_queues(flush: Flush) -> bool:
+    return any((key or b"").startswith(b"queue|") for key in _keys(flush))
+
+
 def test_what_is_published_less_often_has_a_flush_of_its_own():
     """It is many records: what is taken and merged does not wait for them, but for so long."""
     engine = _engine()
