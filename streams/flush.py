@@ -86,11 +86,13 @@ class Engine:
     ``bases`` are to be written with the next progress of their partitions. ``published`` is, in a
     rebuild, what is in the topics already: that is decided again, and not published again. One that
     ``hurries``, far behind its input, publishes with checkpoints only: what it is at is old, and
-    would be replaced at once. Scopes of the shortest interval are published with a merge that comes
-    ``leeway_ms`` before it is over, and wait as long for one after it: what a merge brings is then
-    not kept for the rest of an interval. The others are many records, and hold nobody up in a flush
-    of their own; if none comes for as long, they go with any. Hopping windows that still fill up
-    have their first record then, further ones with checkpoints only, until they are the fullest.
+    would be replaced at once. Inputs are folded every ``pace_ms``, 0 for at any time. Scopes of the
+    shortest interval keep step with that: it is rounded to whole paces, at least one. They are
+    published with a merge that comes half a pace before they are due, and wait as long for one
+    after it: what a merge brings is then not kept for the rest of an interval. The others are many
+    records, and hold nobody up in a flush of their own; if none comes for half a pace, they go with
+    any. Hopping windows that still fill up have their first record then, further ones with
+    checkpoints only, until they are the fullest.
     """
 
     definitions: Definitions
@@ -102,7 +104,7 @@ class Engine:
     bases: dict[TP, Basis] = field(default_factory=dict)
     published: Published | None = None
     hurries: bool = False
-    leeway_ms: int = 0
+    pace_ms: int = 0
     _records: dict[str, KpiRecords] = field(default_factory=dict)
     _codecs: dict[str, Any] = field(default_factory=dict)
     _published_ms: dict[tuple[str, TP], int] = field(default_factory=dict)
@@ -316,8 +318,14 @@ class Engine:
     def _is_scope_due(self, scope_id: str, tp: TP, now_ms: int) -> bool:
         return not self.hurries and now_ms >= self._next_due_ms(scope_id, tp)
 
+    @property
+    def _leeway_ms(self) -> int:
+        return self.pace_ms // 2
+
     def _next_due_ms(self, scope_id: str, tp: TP) -> int:
         every = self.definitions.registry.scope(scope_id).publish_every_ms
+        if scope_id in self._most_often and self.pace_ms:
+            every = max(1, round(every / self.pace_ms)) * self.pace_ms
         return self._published_ms.get((scope_id, tp), 0) + every
 
     def _look_ms(
@@ -329,8 +337,8 @@ class Engine:
         anything of any.
         """
         if scope_id in self._most_often:
-            return now_ms + (self.leeway_ms if is_moved else -self.leeway_ms)
-        return now_ms - self.leeway_ms if takes else now_ms
+            return now_ms + (self._leeway_ms if is_moved else -self._leeway_ms)
+        return now_ms - self._leeway_ms if takes else now_ms
 
     def _publish(
         self, flush: Flush, now_ms: int, *, moved: set[TP], takes: bool, whole: Collection[TP]
@@ -397,7 +405,7 @@ class Engine:
             # A checkpoint's few records between two merges: the next merge is as due as before.
             return
         # Somewhat early or late, it keeps its pace: on average that of its interval.
-        is_in_time = abs(now_ms - due_ms) <= self.leeway_ms
+        is_in_time = abs(now_ms - due_ms) <= self._leeway_ms
         self._published_ms[scope_id, tp] = due_ms if is_in_time else now_ms
 
     def _publications(

@@ -103,7 +103,7 @@ class Worker:
         self.definitions = definitions
         self.transactional_id = f"{settings.application_id}-{uuid.uuid4().hex}"
         self.engine = Engine(
-            definitions, self.transactional_id, 0, leeway_ms=settings.flush_interval_ms // 2
+            definitions, self.transactional_id, 0, pace_ms=settings.flush_interval_ms
         )
         self.hooks = Hooks(
             lambda: self.engine.positions,

@@ -17,9 +17,9 @@ SOURCE = TP(INTERACTIONS, 0)
 ME = Membership(3, "me")
 
 
-def _engine() -> Engine:
+def _engine(pace_ms: int = 0) -> Engine:
     definitions = small_definitions()
-    engine = Engine(definitions, "writer", 0)
+    engine = Engine(definitions, "writer", 0, pace_ms=pace_ms)
     plan = definitions.inputs[INTERACTIONS]
     engine.folds[SOURCE] = FoldStage.recovered(0, plan, definitions, Saved(), 0)
     for partition in range(2):
@@ -173,8 +173,7 @@ def test_a_scope_goes_out_with_the_merge_that_comes_about_when_it_is_due():
 
     What a merge has left behind waits for the next one, but not for ever.
     """
-    engine = _engine()
-    engine.leeway_ms = 250
+    engine = _engine(pace_ms=500)
     published = []
     for before, now_ms in enumerate([10_000, 10_300, 10_600, 10_900, 11_100]):
         folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
@@ -191,10 +190,24 @@ def test_a_scope_goes_out_with_the_merge_that_comes_about_when_it_is_due():
     assert [False, True] == [engine.is_due(now_ms) for now_ms in (11_749, 11_750)]
 
 
+def test_the_shortest_interval_keeps_step_with_the_flushes_of_inputs():
+    """With flushes every 400 ms half a second would leave out every fifth merge: it is 400 ms.
+
+    Others that fold at another moment bring merges in between, and no more records.
+    """
+    engine = _engine(pace_ms=400)
+    published = []
+    for before in range(12):
+        now_ms = 10_000 + 200 * before
+        folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
+        published.append(bool(_keys(engine.flush(_partials(folded, before), now_ms))))
+
+    assert [True, *[True, False] * 5, True] == published
+
+
 def test_a_checkpoint_between_two_merges_does_not_put_off_what_the_second_brings():
     """It takes windows along that fill up; what is waited for goes out with the merge as ever."""
-    engine = _engine()
-    engine.leeway_ms = 250
+    engine = _engine(pace_ms=500)
     published = []
     for before, now_ms in enumerate([10_000, 10_500, 11_000]):
         folded = engine.flush([_batch(_event(f"e{before}"), before=before)], now_ms)
@@ -211,8 +224,7 @@ def _with_queues(flush: Flush) -> bool:
 
 def test_what_is_published_less_often_has_a_flush_of_its_own():
     """It is many records: what is taken and merged does not wait for them, but for so long."""
-    engine = _engine()
-    engine.leeway_ms = 250
+    engine = _engine(pace_ms=500)
     engine.flush(_partials(engine.flush([_batch(_event("a"))], 10_000)), 10_000)
     found = []
     for before, now_ms in enumerate([14_800, 15_100, 15_250], start=1):
