@@ -26,6 +26,7 @@ from streams.definitions import Definitions
 from streams.flush import Engine, Flush, Transaction
 from streams.fold import FoldStage
 from streams.log import KafkaLog
+from streams.memory import Trimmer
 from streams.metrics import METRICS
 from streams.recovery import Recovery, Superseded
 from streams.settings import Settings
@@ -141,6 +142,7 @@ class Worker:
         self._saved: dict[TP, float] = {}
         self._measured = 0.0
         self._looked = 0.0
+        self._trimmer = Trimmer()
         self._input_ended = False
 
     # -- what the transport and the agents call -------------------------------------------------
@@ -610,6 +612,7 @@ class Worker:
         if now - self._measured < _MEASURE_EVERY_S:
             return
         self._measured = now
+        self._trimmer.look()
         for tp, fold in self.engine.folds.items():
             METRICS.state_bytes(tp.topic, tp.partition, fold.state.seen.nbytes)
         for tp, merge in self.engine.merges.items():

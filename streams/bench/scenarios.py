@@ -81,6 +81,7 @@ class Scenario(BaseModel):
     windows: str | None = None
     kills: Positive = 3
     settle_min: Annotated[int, Field(ge=0)] = 0
+    judged_one_in: Positive = 1
     curve: Curve | None = None
 
     @model_validator(mode="before")

@@ -271,7 +271,7 @@ class Stage:
     def _judged(self, latencies: Mapping[str, Latency], sent: int) -> Iterator[str]:
         """Yield what is wrong with what the topics hold now."""
         self.tell("verifying")
-        report = verify(self.settings)
+        report = verify(self.settings, self.scenario.judged_one_in)
         if not report.complete:
             yield (
                 f"verify: {report.difference_count} differences and {report.provisional_count} in"

@@ -32,6 +32,10 @@ def verify(
     all_: Annotated[
         bool, typer.Option("--all", help="Judge what may still change as strictly as finals.")
     ] = False,
+    one_in: Annotated[
+        int,
+        typer.Option(min=1, help="Judge the KPI records of one key in so many, always the same."),
+    ] = 1,
 ) -> None:
     """Recompute every KPI record and the account of events from the input topics, and compare.
 
@@ -42,7 +46,7 @@ def verify(
     """
     settings = load_settings()
     require_kafka(settings)
-    report = judge(settings)
+    report = judge(settings, one_in)
     if format is ReportFormat.JSON:
         typer.echo(json.dumps(report.plain(), ensure_ascii=False))
     else:
@@ -51,14 +55,14 @@ def verify(
         raise typer.Exit(1)
 
 
-def judge(settings: Settings) -> Report:
+def judge(settings: Settings, one_in: int = 1) -> Report:
     """Return the verdict; raise CommandError where there is nothing to judge."""
     from confluent_kafka import KafkaException
 
     from streams.verify import verify as recompute
 
     try:
-        return recompute(settings)
+        return recompute(settings, one_in)
     except TopicMissing as problem:
         raise CommandError(str(problem), "make the topics with `andon topics create`") from problem
     except KafkaException as problem:

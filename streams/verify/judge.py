@@ -43,6 +43,7 @@ from streams.verify.ledger import Input, Ledger
 from streams.verify.published import Published
 from streams.verify.recompute import recompute
 from streams.verify.report import Compared, Difference, Findings, Lag, Report
+from streams.verify.sample import Sample
 
 _SHOWN = 50
 _PATIENCE_S = 2.0
@@ -62,19 +63,21 @@ class _Stopwatch:
         self.seconds[name] = round(time.perf_counter() - begun, 3)
 
 
-def verify(settings: Settings) -> Report:
+def verify(settings: Settings, one_in: int = 1) -> Report:
     """Recompute what the topics should hold and compare it with what they hold.
 
     The input is taken up to the positions that the workers of ``settings.application_id`` have
-    committed. Nothing is written to Kafka; DuckDB works in a temporary directory.
+    committed. KPI records are judged of one key in so many, all else whole. Nothing is written to
+    Kafka; DuckDB works in a temporary directory.
 
     Raises:
         TopicMissing: a topic is not there.
         DefinitionError: the registry cannot be read.
         KafkaException: the broker does not answer.
+        ValueError: ``one_in`` is less than 1.
 
     """
-    judge = _Judge(settings)
+    judge = _Judge(settings, Sample(one_in))
     with tempfile.TemporaryDirectory(prefix="andon-verify-") as directory:
         inputs = inputs_of(judge.catalogue, judge.definitions)
         with Ledger(inputs, Path(directory)) as ledger:
@@ -104,8 +107,9 @@ def inputs_of(catalogue: Catalogue, definitions: Definitions) -> list[Input]:
 class _Judge:
     """One run over the topics that the settings name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sample: Sample) -> None:
         self.settings = settings
+        self.sample = sample
         self.client: Mapping[str, Any] = settings.kafka_client()
         self.catalogue = load_catalogue(settings.topics_file)
         self.definitions: Definitions = read_definitions(settings.kpis_dir)
@@ -122,7 +126,7 @@ class _Judge:
         with self.watch.step("decide"):
             ledger.decide()
         with self.watch.step("recompute"):
-            made = recompute(ledger, self.definitions)
+            made = recompute(ledger, self.definitions, self.sample)
         with self.watch.step("compare"):
             times = source_times(ledger, ledger.inputs)
             results = [
@@ -143,7 +147,7 @@ class _Judge:
             [compared for compared, _ in results],
             findings,
             actions,
-            list(_notes(extent, merge_lag)),
+            list(_notes(extent, merge_lag, self.sample)),
             [*lags(self.client, extent), *merge_lag],
             self.watch.seconds,
         )
@@ -167,7 +171,7 @@ class _Judge:
         waiting = self._wait_for_merge()
         published = Published(ledger, self._codec(topics.KPIS))
         for records in read_records(self.client, topics.KPIS):
-            published.add([each for each in records if each.value])
+            published.add([r for r in records if r.value and self.sample.has(r.key or b"")])
         published.compact()
         for name in (topics.LATE, topics.DEAD_LETTERS):
             load_set_aside(self.client, ledger, name)
@@ -197,7 +201,9 @@ class _Judge:
         return read_rules(directory) if any(directory.glob("*.yaml")) else {}
 
 
-def _notes(extent: Sequence[Extent], waiting: Sequence[Lag]) -> Iterator[str]:
+def _notes(extent: Sequence[Extent], waiting: Sequence[Lag], sample: Sample) -> Iterator[str]:
+    if sample.one_in > 1:
+        yield f"KPI records were judged of one key in {sample.one_in}, and of scopes without keys"
     for each in extent:
         if each.first > 0:
             yield (

@@ -30,6 +30,7 @@ from streams.verify.definitions import (
     Window,
 )
 from streams.verify.ledger import Ledger, sql_name, sql_text
+from streams.verify.sample import Sample
 
 SMALLEST_MS = 100
 """Durations below this fall into a histogram's bucket 0, which stands for 0 ms."""
@@ -52,9 +53,15 @@ class Expected:
     table: str
 
 
-def recompute(ledger: Ledger, definitions: Definitions) -> list[Expected]:
-    """Create the tables of expected records in the ledger's database and say where they are."""
+def recompute(
+    ledger: Ledger, definitions: Definitions, sample: Sample | None = None
+) -> list[Expected]:
+    """Create the tables of expected records in the ledger's database and say where they are.
+
+    With a sample they hold the records of its keys.
+    """
     _create_buckets(ledger)
+    sample = sample or Sample()
     scopes = [scope for scope in definitions.scopes if scope.sums]
     used = {each.source for scope in scopes for each in (*scope.sums, *scope.histograms)}
     for source in SOURCE_CONTRACTS:
@@ -64,7 +71,7 @@ def recompute(ledger: Ledger, definitions: Definitions) -> list[Expected]:
     for scope in scopes:
         for window in scope.windows:
             made.append(Expected(scope, window, f"expected_{len(made)}"))
-            _create_expected(ledger, definitions, made[-1])
+            _create_expected(ledger, definitions, made[-1], sample.sql(scope))
     return made
 
 
@@ -221,13 +228,12 @@ def floored(instant: str, size_ms: int) -> str:
     return f"({instant} - (({instant} % {size_ms}) + {size_ms}) % {size_ms})"
 
 
-def _create_expected(ledger: Ledger, definitions: Definitions, made: Expected) -> None:
+def _create_expected(ledger: Ledger, definitions: Definitions, made: Expected, judged: str) -> None:
     scope, window = made.scope, made.window
-    ledger.sql.execute(f"CREATE TABLE sums AS {_sums(scope, window, definitions.zone)}")
+    ledger.sql.execute(f"CREATE TABLE sums AS {_sums(scope, window, definitions.zone, judged)}")
     for each in scope.histograms:
-        ledger.sql.execute(
-            f"CREATE TABLE {sql_name('counts:' + each.id)} AS {_cumulated(scope, window, each)}"
-        )
+        counts = _cumulated(scope, window, each, judged)
+        ledger.sql.execute(f"CREATE TABLE {sql_name('counts:' + each.id)} AS {counts}")
     ledger.sql.execute(f"CREATE TABLE {made.table} AS {_with_kpis(scope, definitions.measures)}")
     for name in ("sums", *("counts:" + each.id for each in scope.histograms)):
         ledger.sql.execute(f"DROP TABLE {sql_name(name)}")
@@ -237,15 +243,17 @@ def _keys(scope: Scope) -> list[str]:
     return [f"k{i}" for i in range(len(scope.key))]
 
 
-def _counted(scope: Scope, window: Window, source: str, count_time: str, columns: str) -> str:
+def _counted(
+    scope: Scope, window: Window, source: str, count_time: str, columns: str, judged: str
+) -> str:
     keys = "".join(f"{sql_name('key:' + name)} AS k{i}, " for i, name in enumerate(scope.key))
     return (
         f"SELECT {keys}{_starts(window, count_time)} AS start_ms, {columns}"
-        f" FROM {sql_name(source + '_rows')}"
+        f" FROM {sql_name(source + '_rows')} WHERE {judged}"
     )
 
 
-def _sums(scope: Scope, window: Window, zone: str) -> str:
+def _sums(scope: Scope, window: Window, zone: str, judged: str) -> str:
     """Return the SQL of all sums of a scope by key and window.
 
     A source with several count times is read once for each of them.
@@ -255,7 +263,7 @@ def _sums(scope: Scope, window: Window, zone: str) -> str:
     for source, count_time, measures in _by_count_time(scope):
         names = ", ".join(sql_name(each.id) for each in measures)
         totals = ", ".join(f"sum({sql_name(m.id)}) AS {sql_name(m.id)}" for m in measures)
-        rows = _counted(scope, window, source, count_time, names)
+        rows = _counted(scope, window, source, count_time, names, judged)
         parts.append(f"SELECT {groups}, {totals} FROM ({rows}) GROUP BY {groups}")
     totals = ", ".join(
         f"CAST(coalesce(sum({sql_name(m.id)}), 0) AS BIGINT) AS {sql_name(m.id)}"
@@ -274,11 +282,12 @@ def _by_count_time(scope: Scope) -> Iterator[tuple[str, str, list[Measure]]]:
             yield source, count_time, [m for m in measures if m.count_time == count_time]
 
 
-def _cumulated(scope: Scope, window: Window, measure: Measure) -> str:
+def _cumulated(scope: Scope, window: Window, measure: Measure, judged: str) -> str:
     """Return the SQL of a histogram: by key, window and bucket the count up to it, and of all."""
     keys = _keys(scope)
     groups = ", ".join([*keys, "start_ms"])
-    rows = _counted(scope, window, measure.source, measure.count_time, sql_name(measure.id))
+    name = sql_name(measure.id)
+    rows = _counted(scope, window, measure.source, measure.count_time, name, judged)
     return f"""
     WITH counted AS (
         SELECT {groups}, bucket, any_value(stands_for) AS stands_for, count(*) AS occurrences
