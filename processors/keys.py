@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 #: Joins the columns of a key in memory; ids may hold anything a person can type.
 KEY_SEPARATOR = "\x1f"
@@ -25,7 +24,6 @@ def _escaped(value: str) -> str:
     return value.translate(_ESCAPES)
 
 
-@lru_cache(maxsize=1 << 18)
 def printable_key(key: str) -> str:
     """Return a key that :data:`KEY_SEPARATOR` joins in its printable form."""
     return printable(key.split(KEY_SEPARATOR))

@@ -437,6 +437,11 @@ class Merge:
         lowest = combined(others)
         return BEFORE_ALL_MS if lowest is None else lowest
 
+    def _watermark(self, scope: Scope) -> int | None:
+        """Return the combined watermark of a scope's sources, None while one is not known."""
+        watermark = combined([self.topic_watermark(source) for source in scope.sources])
+        return None if watermark == BEFORE_ALL_MS else watermark
+
     def settle(self) -> list[Outcome]:
         """Follow the watermarks: make due KPIs final, run due ticks; return what rules decided.
 
@@ -468,7 +473,9 @@ class Merge:
         self._opened = self._given = 0
         for state in self.scopes.values():
             state.add_up()
-            state.segments.freeze(HOT_BYTES // len(self.scopes))
+            watermark = self._watermark(state.scope)
+            over_ms = BEFORE_ALL_MS if watermark is None else watermark
+            state.segments.freeze(HOT_BYTES // len(self.scopes), over_ms)
 
     def _make_final(self, state: ScopeState, source: str) -> None:
         due = state.due.get(source)
@@ -518,9 +525,7 @@ class Merge:
         state = self.scopes[scope_id]
         state.add_up()
         held = set() if filling else self._filling(state)
-        watermark = combined([self.topic_watermark(source) for source in state.scope.sources])
-        if watermark == BEFORE_ALL_MS:
-            watermark = None
+        watermark = self._watermark(state.scope)
         count = 0
         for place in sorted(state.changed):
             if most is not None and count >= most:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from processors.segments import Segment, head_of, pack, unpack, with_final
+from processors.watermark import BEFORE_ALL_MS
 
 Place = tuple[int, int]  # index of the window in its scope (or PANES), start
 
@@ -71,9 +72,17 @@ class SegmentStore:
         self.cold.pop(place, None)
         self.dropped.add(place)
 
-    def freeze(self, budget: int) -> None:
-        """Pack segments not used since the last call until those at rest fit the budget."""
-        at_rest = self.hot.keys() - self.used
+    def freeze(self, budget: int, over_ms: int = BEFORE_ALL_MS) -> None:
+        """Pack segments at rest, the oldest first, until those that are left fit the budget.
+
+        At rest is what was not used since the last call, and what ends by `over_ms`: a block of a
+        worker that catches up opens hours of windows, and is done with them.
+        """
+        at_rest = {
+            place
+            for place, segment in self.hot.items()
+            if place not in self.used or segment.end_ms <= over_ms
+        }
         self.used.clear()
         held = sum(self.hot[place].nbytes for place in at_rest)
         for place in [place for place in self.hot if place in at_rest]:

@@ -32,6 +32,14 @@ def test_segments_at_rest_are_packed_once_they_take_too_much():
     assert ({(0, 2)}, {(0, 0), (0, 1), (0, 3)}) == (set(store.hot), set(store.cold))
 
 
+def test_what_is_over_is_at_rest_though_it_was_just_used():
+    """Who catches up opens hours of windows in a block, and comes back to none of them."""
+    store = _store(range(0, 240_000, 60_000))
+    store.freeze(0, over_ms=120_000)
+
+    assert [(0, 0), (0, 60_000)] == sorted(store.cold)
+
+
 def test_as_many_stay_as_fit():
     """The oldest go first."""
     store = _store(range(4))
