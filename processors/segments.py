@@ -259,16 +259,6 @@ class Segment:
         return self._revised[: self._rows]
 
     @property
-    def attributes(self) -> list[tuple[int, int, str]]:
-        """Row, time and attributes of the rows that have any."""
-        noted = enumerate(self._attributes[: self._rows].tolist())
-        return [
-            (row, int(self._attribute_times[row]), value)
-            for row, value in noted
-            if value is not None
-        ]
-
-    @property
     def noted(self) -> tuple[NDArray[np.int64], list[str | None]]:
         """Times and attributes of the first rows, UNKNOWN_TIME and None where a row has none."""
         known = min(self._rows, len(self._attributes))
