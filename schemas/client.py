@@ -47,6 +47,8 @@ def consumer_config(client_config: Mapping[str, Any], **overrides: Any) -> dict[
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
+        # With a full queue it would ask for nothing for a second, and be waited for meanwhile.
+        "fetch.queue.backoff.ms": 10,
         **client_config,
         **{name.replace("_", "."): value for name, value in overrides.items()},
     }

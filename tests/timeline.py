@@ -16,6 +16,7 @@ from processors.histogram import BUCKETS, bucket_of
 from processors.keys import KEY_SEPARATOR
 from processors.merge import Block, Changed, Merge, Outcome, Stretch
 from processors.rules import Firing
+from processors.segments import Segment
 from processors.watermark import BEFORE_ALL_MS
 from processors.windows import day_window
 from streams.definitions import Definitions
@@ -344,12 +345,18 @@ class Merged:
             total = Total(defaultdict(int, {name: value for name, value in sums if value}))
             for _, place, count in segment.counts_of(np.array([slot])).tolist():
                 total.histogram[place % BUCKETS] += count
-            noted = {row: (time, value) for row, time, value in segment.attributes}
-            total.attribute = noted.get(slot)
+            total.attribute = attributes_in(segment).get(slot)
             self.rows[row] = total
             final = len(changed.final) == len(changed.scope.sources)
             revised = bool(segment.revised[slot])
             self.statuses[row] = ("REVISED" if revised else "FINAL") if final else "PROVISIONAL"
+
+
+def attributes_in(segment: Segment) -> dict[int, tuple[int, str]]:
+    """Return time and attributes of the rows that have any, by row."""
+    times, values = segment.noted
+    noted = enumerate(zip(times.tolist(), values, strict=True))
+    return {row: (time, value) for row, (time, value) in noted if value is not None}
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:

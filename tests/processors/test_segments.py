@@ -20,6 +20,7 @@ from processors.segments import (
     unpack,
 )
 from tests.laws import law
+from tests.timeline import attributes_in
 
 WIDTH = 3
 
@@ -58,17 +59,11 @@ def contents(segment: Segment) -> Contents:
     found = Contents(dict(zip(codes, segment.sums.tolist(), strict=True)))
     for slot, place, count in segment.counts_of(np.arange(segment.rows)).tolist():
         found.histograms[codes[slot], *divmod(place, BUCKETS)] = count
-    for slot, time, value in _attributes(segment):
-        found.attributes[codes[slot]] = (time, value)
+    for slot, noted in attributes_in(segment).items():
+        found.attributes[codes[slot]] = noted
     named = [found.attributes.get(code, (0, "?"))[1] for code in codes]
     assert named == segment.attributes_of(np.arange(segment.rows), "?")
     return found
-
-
-def _attributes(segment: Segment) -> list[tuple[int, int, str]]:
-    times, values = segment.noted
-    noted = enumerate(zip(times.tolist(), values, strict=True))
-    return [(row, time, value) for row, (time, value) in noted if value is not None]
 
 
 def _add(segment: Segment, added, expected: Contents) -> None:
@@ -160,7 +155,7 @@ def _packed_in_form_1(segment: Segment) -> bytes:
         "width": segment.sums.shape[1],
         "histograms": segment.histograms,
         "counts": len(counts),
-        "attributes": _attributes(segment),
+        "attributes": [(row, *noted) for row, noted in attributes_in(segment).items()],
     }
     told = json.dumps(inner).encode()
     arrays = (segment.codes, segment.sums, segment.revised, counts)

@@ -43,7 +43,7 @@ DIGESTS = {
     "scale-workers-1": "5d3b0c94bde014fe",
     "scale-workers-2": "5d3b0c94bde014fe",
     "scale-workers-4": "5d3b0c94bde014fe",
-    "scale-large-day": "644775e3289b3d63",
+    "scale-day": "e203cc5f5106903f",
     "recovery-50000": "5dde0ddc0a6b870a",
     "recovery-250000": "5dde0ddc0a6b870a",
     "recovery-24000000": "e486ef47bad1e9b1",
