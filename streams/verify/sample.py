@@ -13,7 +13,7 @@ from streams.verify.ledger import sql_name, sql_text
 class Sample:
     """One key in so many, by a hash of scope and key: the same ones each time, with all windows.
 
-    A scope without key columns is always judged.
+    The empty key is always judged: that of a scope without key columns, and of what names none.
     """
 
     def __init__(self, one_in: int = 1) -> None:
@@ -33,7 +33,7 @@ class Sample:
             return "TRUE"
         values = " || ',' || ".join(sql_name("key:" + name) for name in scope.key)
         digits = f"md5({sql_text(scope.id + '|')} || {values})[:8]"
-        return f"CAST('0x' || {digits} AS UBIGINT) % {self.one_in} = 0"
+        return f"({values} = '' OR CAST('0x' || {digits} AS UBIGINT) % {self.one_in} = 0)"
 
     def _has_head(self, head: bytes) -> bool:
         text = unquote(head.decode(errors="replace"))
