@@ -18,11 +18,12 @@ def resident_bytes() -> int:
         return 0
 
 
-def trim() -> bool:
-    """Give back what is free; return False where the C library has no means (all but glibc)."""
+def trim() -> None:
+    """Give back what is free, where the C library has means for it: glibc has."""
     # With None it looks in this process, at whatever C library that has.
-    found = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return found is not None and bool(found(0))
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if give_back is not None:
+        give_back(0)
 
 
 class Trimmer:
@@ -36,7 +37,7 @@ class Trimmer:
     def __init__(
         self,
         resident: Callable[[], int] = resident_bytes,
-        give_back: Callable[[], bool] = trim,
+        give_back: Callable[[], None] = trim,
     ) -> None:
         self._resident = resident
         self._give_back = give_back

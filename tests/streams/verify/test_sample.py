@@ -23,6 +23,9 @@ def scope(scope_id, *key):
 @given(IDS, st.integers(2, 5), st.integers(0, 10**12))
 @example(["a|b", "100 %,"], 2, 0)
 @example([""], 5, 0)
+@example(["a|"], 5, 0)
+@example(["b|"], 5, 0)
+@example(["c", "|"], 5, 0)
 def test_both_sides_judge_the_same_keys(ids, one_in, start):
     """What a record's key tells of a key, SQL tells of the columns, and no window is left out."""
     sample = Sample(one_in)
