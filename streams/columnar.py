@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import numpy as np
@@ -198,9 +198,22 @@ class Hooks:
     wanted: Callable[[set[TP]], set[TP]] = field(default=lambda partitions: partitions)
 
 
+class FetchState(NamedTuple):
+    """How far a partition is fetched.
+
+    ``position`` is where its next fetch begins, ``stable`` its last stable offset as the broker has
+    told us last, ``handed_on`` where the last batch for the worker ended. ``position`` lies behind
+    that after markers of transactions, and while a batch is being handed on.
+    """
+
+    position: int
+    stable: int
+    handed_on: int
+
+
 @dataclass(slots=True)
 class _Positions:
-    """Where the next batch of each partition has to begin; touched in the consumer thread only."""
+    """Where the next batch of each partition has to begin; written in the consumer thread only."""
 
     expected: dict[TP, int] = field(default_factory=dict)
 
@@ -325,17 +338,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(kafka_tp, position)
                 self.positions.expected[tp] = position
 
-    def fetch_state(self, tp: TP) -> tuple[int, int] | None:
-        """Return position and last stable offset as the fetcher knows them, None if not yet."""
+    def fetch_state(self, tp: TP) -> FetchState | None:
+        """Return how far a partition is fetched, None while that is not known."""
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         kafka_tp = TopicPartition(tp.topic, tp.partition)
         if assignment is None or kafka_tp not in assignment.tps:
             return None
         state = assignment.state_value(kafka_tp)
-        if not state.has_valid_position or state.lso is None:
+        handed_on = self.positions.expected.get(tp)
+        if not state.has_valid_position or state.lso is None or handed_on is None:
             return None
-        return int(state.position), int(state.lso)
+        return FetchState(int(state.position), int(state.lso), handed_on)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: Faust would complain that it never commits."""
@@ -407,8 +421,8 @@ class Consumer(driver.Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: offsets inside a batch are no gap, and no acknowledgement is counted."""
 
-    def fetch_state(self, tp: TP) -> tuple[int, int] | None:
-        """Return position and last stable offset of a partition as the fetcher knows them."""
+    def fetch_state(self, tp: TP) -> FetchState | None:
+        """Return how far a partition is fetched, None while that is not known."""
         return self._thread.fetch_state(tp)
 
 

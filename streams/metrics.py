@@ -78,6 +78,7 @@ class Metrics(Collector):
         self._lag: dict[tuple[str, int], int] = {}
         self._watermarks: dict[tuple[str, int], int] = {}
         self._state_bytes: dict[tuple[str, int], int] = {}
+        self._too_late: dict[tuple[str, int], int] = {}
         self._checkpoints_s: dict[tuple[str, int], float] = {}
         self._actions: dict[str, int] = {}
         self._kpi_records = 0
@@ -146,6 +147,10 @@ class Metrics(Collector):
         """Set the memory taken by the state of a partition."""
         self._state_bytes[topic, partition] = size
 
+    def rows_too_late(self, topic: str, partition: int, rows: int) -> None:
+        """Set how many rows of a partials partition found their window over and gone."""
+        self._too_late[topic, partition] = rows
+
     def stalled(self, seconds: float) -> None:
         """Set for how long something has stood still that should not."""
         self._stalled_s = seconds
@@ -189,7 +194,7 @@ class Metrics(Collector):
         """Stop telling of a partition: another worker owns it and tells of it now."""
         self._accounts.pop((topic, partition), None)
         self._dead_letters.pop((topic, partition), None)
-        for values in (self._lag, self._watermarks, self._state_bytes):
+        for values in (self._lag, self._watermarks, self._state_bytes, self._too_late):
             values.pop((topic, partition), None)
         self._checkpoints_s.pop((topic, partition), None)
 
@@ -249,6 +254,16 @@ class Metrics(Collector):
             " after a kill. Old: so much waits to be published that a successor takes long.",
             self._checkpoints_s,
         )
+
+        too_late = CounterMetricFamily(
+            "andon_rows_too_late",
+            "Sums of a key that found a window of theirs over and gone. Any: an input partition"
+            " passed for empty, and had events from before; to count them, `andon rebuild`.",
+            labels=_PARTITION,
+        )
+        for (topic, partition), rows in self._too_late.items():
+            too_late.add_metric([topic, str(partition)], rows)
+        yield too_late
 
     def _publication_families(self) -> Iterator[Metric]:
         yield CounterMetricFamily(

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import structlog
 from faust.types import TP
@@ -21,7 +20,7 @@ from faust.types import TP
 from processors.watermark import BEFORE_ALL_MS
 from schemas.catalogue import PARTIALS
 from schemas.errors import Reason
-from streams.columnar import Batch, Hooks, Membership
+from streams.columnar import Batch, Consumer, FetchState, Hooks, Membership
 from streams.definitions import Definitions
 from streams.flush import Engine, Flush, Transaction
 from streams.fold import FoldStage
@@ -122,7 +121,7 @@ class Worker:
         self.watchdog = Watchdog(settings.kafka_client(), settings.stall_timeout_s, self.standing)
         self._transactions = open_transactions(self.transactional_id)
         self._io = ThreadPoolExecutor(1, "flush")
-        self._consumer: Any = None
+        self._consumer: Consumer | None = None
         self._announced: Membership | None = None
         self._membership: Membership | None = None
         self._last_membership: Membership | None = None
@@ -134,6 +133,7 @@ class Worker:
         self._event_limit = float(settings.flush_max_events)
         self._partials_limit = float(settings.fetch_budget_bytes)
         self._last_batch: dict[TP, float] = {}
+        self._quiet_since: dict[TP, float] = {}
         self._last_sums: dict[TP, float] = {}
         self._last_advance: dict[TP, float] = {}
         self._idle_from: dict[TP, int] = {}
@@ -154,6 +154,7 @@ class Worker:
         self._pending_since.setdefault(batch.tp.topic == PARTIALS, time.monotonic())
         self._pending.append(batch)
         self._last_batch[batch.tp] = time.monotonic()
+        self._quiet_since.pop(batch.tp, None)
         self._idle_from.pop(batch.tp, None)
         self._arrived.set()
 
@@ -193,7 +194,7 @@ class Worker:
     def _on_membership(self, membership: Membership) -> None:
         self._announced = membership
 
-    async def take_over(self, consumer: Any) -> None:
+    async def take_over(self, consumer: Consumer) -> None:
         """Recover what was assigned; return at once if the group rebalances meanwhile."""
         membership, before = self._announced, self._last_membership
         if membership is None:
@@ -242,8 +243,8 @@ class Worker:
         now = time.monotonic()
         turns = {tp: self._turn(tp, now) for tp in self.engine.positions}
         self._saved = turns | {tp: s for tp, s in self._saved.items() if tp in kept}
-        self._last_batch = dict.fromkeys(assigned, now)
         self._last_sums = dict.fromkeys(assigned, now)
+        self._quiet_since.clear()
         self._last_advance.clear()
         self._idle_from.clear()
         self._judged = {
@@ -489,18 +490,30 @@ class Worker:
 
     # -- quiet partitions -----------------------------------------------------------------------
 
+    def _look_for_quiet(self, now: float) -> bool:
+        """Note since when each partition is seen to have no more to give; tell if it was time to.
+
+        Nobody looks during a flush, which may outlast a silence: that it is quiet after it says
+        nothing of before.
+        """
+        if now - self._looked < QUIET_LOOK_S:
+            return False
+        self._looked = now
+        for tp in self.engine.positions:
+            if self._is_caught_up(tp):
+                self._quiet_since.setdefault(tp, now)
+            else:
+                self._quiet_since.pop(tp, None)
+        return True
+
     def _due_advances(self, now: float) -> dict[TP, Advance]:
         """Return the advances of partitions that have been quiet for long enough."""
         advances: dict[TP, Advance] = {}
         # After the end a further advance says nothing, and its partials nobody would wait for.
-        if self._input_ended or now - self._looked < QUIET_LOOK_S:
+        if not self._look_for_quiet(now) or self._input_ended:
             return advances
-        self._looked = now
         for tp, stage in self.engine.folds.items():
-            if not self._is_caught_up(tp):
-                self._last_batch[tp] = now
-                continue
-            quiet_s = now - self._last_batch.get(tp, now)
+            quiet_s = now - self._quiet_since.get(tp, now)
             if not stage.announced and quiet_s >= EMPTY_AFTER_S:
                 advances[tp] = Advance(stage.position, 0, "EMPTY")
             elif quiet_s >= self.settings.idle_timeout_s:
@@ -518,12 +531,15 @@ class Worker:
         return Advance(stage.position, base + int(quiet_s * 1000), "IDLE")
 
     def _is_caught_up(self, tp: TP) -> bool:
-        known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        if known is None or any(batch.tp == tp for batch in self._pending):
+        """Tell whether all that is known to be in a partition was taken.
+
+        What was fetched may still be on its way to us.
+        """
+        known = self._fetch_state(tp)
+        if known is None or known.handed_on != self.engine.positions[tp]:
             return False
         # What the fetcher knows of the end is as old as its last answer, should it have stalled.
-        position, stable = known
-        return bool(position >= max(stable, self.watchdog.ends.get(tp, 0)))
+        return known.position >= max(known.stable, self.watchdog.ends.get(tp, 0))
 
     def _is_far_behind(self, now: float) -> bool:
         waited_s = now - self._pending_since.get(True, now)
@@ -533,21 +549,24 @@ class Worker:
 
     def _lag(self, tp: TP) -> int:
         """Return how much is known to lie before a partition, fetched or not."""
-        known = self._consumer.fetch_state(tp) if self._consumer is not None else None
-        return 0 if known is None else int(known[1] - self.engine.folds[tp].position)
+        known = self._fetch_state(tp)
+        return 0 if known is None else known.stable - self.engine.folds[tp].position
+
+    def _fetch_state(self, tp: TP) -> FetchState | None:
+        return None if self._consumer is None else self._consumer.fetch_state(tp)
 
     def _is_quiet(self, seconds: float) -> bool:
         if self._membership is None or not self.engine.positions:
             return False
         # What advances of quiet inputs bring to the merges breaks no silence: it comes for ever,
         # until the input has ended. Then it is what others have to say of the end, and waited for.
-        of_merges = self._last_batch if self._input_ended else self._last_sums
-        heard = dict.fromkeys(self.engine.folds, self._last_batch)
-        heard |= dict.fromkeys(self.engine.merges, of_merges)
+        of_merges = self._quiet_since if self._input_ended else self._last_sums
+        since = dict.fromkeys(self.engine.folds, self._quiet_since)
+        since |= dict.fromkeys(self.engine.merges, of_merges)
         now = time.monotonic()
         return all(
-            now - last.get(tp, now) >= seconds and self._is_caught_up(tp)
-            for tp, last in heard.items()
+            now - times.get(tp, now) >= seconds and self._is_caught_up(tp)
+            for tp, times in since.items()
         )
 
     async def _end(self) -> None:
@@ -617,6 +636,7 @@ class Worker:
             METRICS.state_bytes(tp.topic, tp.partition, fold.state.seen.nbytes)
         for tp, merge in self.engine.merges.items():
             METRICS.state_bytes(tp.topic, tp.partition, merge.merge.nbytes)
+            METRICS.rows_too_late(tp.topic, tp.partition, merge.merge.too_late)
             self._tell_of_others(merge.others)
 
     def _tell_of_others(self, others: dict[str, str]) -> None:
@@ -642,8 +662,9 @@ class Worker:
         wanted = self._wanted(set(positions))
         places = {}
         for tp, position in positions.items():
-            known = self._consumer.fetch_state(tp)
-            fetched, committed = known[0] if known is not None else None, self._committed_to[tp]
+            known = self._fetch_state(tp)
+            fetched = None if known is None else known.position
+            committed = self._committed_to[tp]
             is_held = tp in collected or position != committed
             places[tp] = Place(fetched, committed, is_held, tp in wanted)
         return Standing("processes" if places else STANDS_BY, self._steps, places)

@@ -19,6 +19,7 @@ from streams.columnar import (
     BatchSchema,
     Consumer,
     ConsumerThread,
+    FetchState,
     Membership,
     RebalanceListener,
     Transport,
@@ -169,16 +170,39 @@ async def test_resuming_goes_to_our_positions_and_to_none_of_the_groups(
     assert consumer._read_offset[P0] == 50
 
 
-async def test_position_and_last_stable_offset_are_told_when_they_are_known(
+async def test_how_far_a_partition_is_fetched_is_told_when_it_is_known(
     consumer: Consumer, thread: ConsumerThread, client: FakeClient
 ):
-    """Lag and idleness are judged by both; while one is unknown there is nothing to say."""
+    """Lag and idleness are judged by it; while any of it is unknown there is nothing to say."""
     await thread.move_to({P0: 5})
-    client.state(T0).lso = 9
+    client.seek(T1, 0)
+    client.state(T0).lso = client.state(T1).lso = 9
 
-    assert consumer.fetch_state(P0) == (5, 9)
+    assert consumer.fetch_state(P0) == FetchState(position=5, stable=9, handed_on=5)
     assert consumer.fetch_state(P1) is None
     assert consumer.fetch_state(TP("events", 9)) is None
+
+
+async def test_a_position_that_moves_is_not_yet_a_batch_handed_on(
+    consumer: Consumer, thread: ConsumerThread, client: FakeClient
+):
+    """Markers move it with no batch, and a batch only once it is on its way."""
+    await thread.move_to({P0: 5})
+    client.state(T0).lso = 9
+    client.ready = [(T0, [record_at(5)], 6)]
+    seen = []
+
+    def look_while_it_moves() -> None:
+        client.state(T0).consumed_to(6)
+        seen.append(consumer.fetch_state(P0))
+
+    client.during_fetch = look_while_it_moves
+    await _fetch(thread, client)
+    seen.append(consumer.fetch_state(P0))
+    client.seek(T0, 9)
+    seen.append(consumer.fetch_state(P0))
+
+    assert [(6, 9, 5), (6, 9, 6), (9, 9, 6)] == seen
 
 
 # -- membership -----------------------------------------------------------------------------------

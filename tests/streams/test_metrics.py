@@ -69,10 +69,21 @@ def test_a_partition_that_moved_is_told_of_no_more() -> None:
     metrics.lag(TOPIC, 0, 7)
     metrics.watermark(TOPIC, 0, 1_000)
     metrics.state_bytes(TOPIC, 0, 4_096)
+    metrics.rows_too_late(TOPIC, 0, 3)
     metrics.forget(TOPIC, 0)
     metrics.forget(TOPIC, 0)
 
     assert [] == [labels for labels in read(metrics, "andon") if TOPIC in labels]
+
+
+def test_what_came_too_late_for_its_window_is_told() -> None:
+    """Those events are in the account of their partition as applied: nobody else misses them."""
+    metrics = Metrics()
+    metrics.rows_too_late("andon.partials", 2, 3)
+    metrics.rows_too_late("andon.partials", 2, 7)
+    name = "andon_rows_too_late_total"
+
+    assert {(name, "andon.partials", "2"): 7} == read(metrics, name)
 
 
 def test_who_is_far_behind_says_so_until_it_has_caught_up() -> None:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from processors.fold import Account
 from schemas.catalogue import INTERACTIONS, PARTIALS
-from streams.columnar import Membership
+from streams.columnar import FetchState, Membership
 from streams.definitions import load_definitions
 from streams.flush import Flush
 from streams.published import Published
@@ -139,17 +139,58 @@ def test_a_stream_of_dead_letters_stops_the_worker():
         judging._check_dead_letters()
 
 
+def told(consumer_of: Worker, state: FetchState | None) -> None:
+    """Let the consumer say this of every partition."""
+    consumer_of._consumer = SimpleNamespace(fetch_state=lambda _: state)
+
+
 def test_quiet_partitions_are_advanced_until_the_input_has_ended():
     """What announces an advance after that would lie there, not processed, when the worker ends."""
     waiting = worker(Transactions(), idle_timeout_s=5)
-    waiting._consumer = SimpleNamespace(fetch_state=lambda _: (7, 7))
+    told(waiting, FetchState(7, 7, 7))
     waiting.engine.folds[PLACE] = SimpleNamespace(announced=True, position=7, watermark_ms=0)
-    waiting._last_batch[PLACE] = 100.0
-    before = waiting._due_advances(110.0)
+    seen = [waiting._due_advances(now) for now in (100.0, 104.9, 110.0)]
     waiting._input_ended = True
 
-    assert {PLACE: Advance(7, 10_000, "IDLE")} == before
+    assert [{}, {}, {PLACE: Advance(7, 10_000, "IDLE")}] == seen
     assert {} == waiting._due_advances(120.0)
+
+
+def test_a_partition_is_empty_once_it_was_seen_to_be_for_two_seconds():
+    """However long ago it was assigned: whoever has not looked meanwhile knows nothing of it."""
+    waiting = worker(Transactions())
+    waiting.engine.folds[PLACE] = SimpleNamespace(announced=False, position=0, watermark_ms=None)
+    seen = []
+    for now, state in (
+        (100.0, None),
+        (103.0, FetchState(0, 0, 0)),
+        (104.7, FetchState(0, 0, 0)),
+        (105.0, FetchState(0, 0, 0)),
+    ):
+        told(waiting, state)
+        seen.append(waiting._due_advances(now))
+
+    assert [{}, {}, {}, {PLACE: Advance(0, 0, "EMPTY")}] == seen
+
+
+def test_a_partition_is_not_quiet_while_what_was_fetched_of_it_is_on_its_way():
+    """A flush holds the loop for longer than a silence: meanwhile all was fetched, none taken.
+
+    Announced as empty it would hold back no window, and come too late for all that are over.
+    """
+    waiting = worker(Transactions(), idle_timeout_s=3)
+    stage = SimpleNamespace(announced=False, position=0, watermark_ms=None)
+    waiting.engine.folds[PLACE] = stage
+    told(waiting, FetchState(position=0, stable=9, handed_on=0))
+    before = waiting._due_advances(100.0)
+    told(waiting, FetchState(position=9, stable=9, handed_on=9))
+    fetched = [waiting._due_advances(now) for now in (103.0, 106.0)], waiting._is_caught_up(PLACE)
+    stage.position, stage.announced = 9, True
+    stage.watermark_ms = 1_000
+    taken = [waiting._due_advances(now) for now in (106.5, 109.5)]
+
+    assert ({}, ([{}, {}], False)) == (before, fetched)
+    assert [{}, {PLACE: Advance(9, 4_000, "IDLE")}] == taken
 
 
 def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
@@ -157,7 +198,7 @@ def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
     rebuilding = worker(Transactions())
     ahead, behind, partials = PLACE, TP(INTERACTIONS, 1), TP(PARTIALS, 0)
     lags = {behind: 100_000}
-    rebuilding._consumer = SimpleNamespace(fetch_state=lambda tp: (0, lags.get(tp, 5)))
+    rebuilding._consumer = SimpleNamespace(fetch_state=lambda tp: FetchState(0, lags.get(tp, 5), 0))
     for tp, watermark_ms in ((ahead, AHEAD_MS + 1), (behind, 0)):
         state = SimpleNamespace(watermark_ms=watermark_ms)
         rebuilding.engine.folds[tp] = SimpleNamespace(state=state, position=0)
@@ -173,7 +214,7 @@ def test_in_a_rebuild_inputs_far_ahead_wait_for_those_with_much_to_give():
 def test_far_behind_is_who_has_much_to_work_off_fetched_or_not():
     """It stays so until half of what began it is left, and while partials wait for long."""
     catching_up = worker(Transactions())
-    catching_up._consumer = SimpleNamespace(fetch_state=lambda _: (90_000, 90_000))
+    told(catching_up, FetchState(90_000, 90_000, 90_000))
     stages = [SimpleNamespace(position=60_000), SimpleNamespace(position=60_000)]
     catching_up.engine.folds.update(zip((PLACE, TP(INTERACTIONS, 1)), stages, strict=True))
     seen = []
