@@ -47,6 +47,7 @@ DIGESTS = {
     "recovery-50000": "5dde0ddc0a6b870a",
     "recovery-250000": "5dde0ddc0a6b870a",
     "recovery-24000000": "e486ef47bad1e9b1",
+    "recovery-36000000": "692d96dc2983b6bc",
 }
 
 
