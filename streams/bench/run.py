@@ -136,9 +136,9 @@ def plain(result: Result) -> dict[str, Any]:
         "events": result.events,
         "seconds": result.seconds,
         "seconds_to_last_record": result.seconds_to_last_record,
-        "events_per_s": result.events_per_s,
-        "cpu_us_per_event": result.cpu_us_per_event,
-        "cpu_share": result.cpu_share,
+        "events_per_s": _value(result.events_per_s),
+        "cpu_us_per_event": _value(result.cpu_us_per_event),
+        "cpu_share": _value(result.cpu_share),
         **_quantiles(result.latency),
         "peak_rss_mb": result.peak_rss_mb,
         "kpi_records": result.kpi_records,
@@ -153,6 +153,10 @@ def plain(result: Result) -> dict[str, Any]:
 
 def _quantiles(latency: Latency | None) -> dict[str, float | None]:
     return {
-        name: None if latency is None or math.isnan(value := getattr(latency, name)) else value
+        name: None if latency is None else _value(getattr(latency, name))
         for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")
     }
+
+
+def _value(figure: float) -> float | None:
+    return None if math.isnan(figure) else figure

@@ -52,6 +52,7 @@ class Result:
     ``seconds`` is from first event to the last KPI record of the longest windows of the scopes that
     publish most often, or in a rebuild to the last partials,
     ``seconds_to_last_record`` to that of all. ``cpu_share`` is that of one core over the latter.
+    Rate and CPU are NaN where they would say nothing.
     ``latency`` is that from an event to its queue's KPI record, ``latencies`` are all that were
     measured, by what they are of. ``details`` are figures that only this kind of scenario has.
     """

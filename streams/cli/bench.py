@@ -290,9 +290,9 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             result["scenario"],
             f"{result['events']:,}",
-            f"{result['events_per_s']:,.0f}",
-            f"{result['cpu_us_per_event']:.2f}",
-            f"{result['cpu_share']:.0%}",
+            _shown(result["events_per_s"], ",.0f"),
+            _shown(result["cpu_us_per_event"], ".2f"),
+            _shown(result["cpu_share"], ".0%"),
             *(_ms(result[name]) for name in ("p50_ms", "p99_ms", "p999_ms")),
             f"{result['peak_rss_mb']:,.0f}",
             f"{result['kpi_records']:,}",
@@ -313,4 +313,8 @@ def _latency_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    return _shown(value, ",.0f")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -127,7 +127,10 @@ def test_a_burst_has_latencies_of_each_phase_and_a_time_to_drain(clean_kafka, se
 
 
 def test_a_worker_is_killed_and_another_goes_on_with_its_state(clean_kafka, settings, tmp_path):
-    """The account adds up over both, and fresh records come of every partition."""
+    """The account adds up over both, and fresh records come of every partition.
+
+    The time of a takeover over all events that were there before would pass for a rate.
+    """
     result = measured(
         settings,
         tmp_path,
@@ -142,6 +145,8 @@ def test_a_worker_is_killed_and_another_goes_on_with_its_state(clean_kafka, sett
     assert () == result.problems
     assert result.details["state_mb"] > 0
     assert 0 < result.details["recovery_s"][0] < result.details["seconds"][0]
+    found = plain(result)
+    assert [None] * 3 == [found[n] for n in ("events_per_s", "cpu_us_per_event", "cpu_share")]
 
 
 def test_memory_is_looked_at_over_an_even_load(clean_kafka, settings, tmp_path):
